@@ -1,0 +1,85 @@
+"""Envelope keys for scopes of data, made to be destroyed.
+
+    from keyvault import open_vault
+
+    with open_vault("home") as vault:
+        vault.ensure_scopes(["consumer/acct-001/+15551000862"])
+        envelope = vault.seal(b"Ada", ["consumer/acct-001/+15551000862"])
+        assert vault.open(envelope) == b"Ada"
+
+Names are imported when they are first used, so that reading the errors does not load a database driver.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from keyvault.scopes import Scope as Scope
+    from keyvault.scopes import ScopeKind as ScopeKind
+    from keyvault.states import KeyState as KeyState
+    from keyvault.values import DataKey as DataKey
+    from keyvault.values import KeyRequest as KeyRequest
+    from keyvault.values import OpenRequest as OpenRequest
+    from keyvault.values import RewrapRequest as RewrapRequest
+    from keyvault.values import ScopeInfo as ScopeInfo
+    from keyvault.values import SealRequest as SealRequest
+    from keyvault.values import UnwrapRequest as UnwrapRequest
+    from keyvault.values import WrapRequest as WrapRequest
+    from keyvault.vault import KeyVault as KeyVault
+
+_HOMES = {
+    "KeyVault": "keyvault.vault",
+    "Scope": "keyvault.scopes",
+    "ScopeKind": "keyvault.scopes",
+    "KeyState": "keyvault.states",
+    **dict.fromkeys(
+        (
+            "DataKey",
+            "KeyRequest",
+            "OpenRequest",
+            "RewrapRequest",
+            "ScopeInfo",
+            "SealRequest",
+            "UnwrapRequest",
+            "WrapRequest",
+        ),
+        "keyvault.values",
+    ),
+}
+
+__all__ = [
+    "DataKey",
+    "KeyRequest",
+    "KeyState",
+    "KeyVault",
+    "OpenRequest",
+    "RewrapRequest",
+    "Scope",
+    "ScopeInfo",
+    "ScopeKind",
+    "SealRequest",
+    "UnwrapRequest",
+    "WrapRequest",
+    "open_vault",
+]
+
+
+def open_vault(home: Path | str, *, role: str = "issuer") -> KeyVault:
+    """Open the home in a directory, as `role`, and return its `KeyVault`.
+
+    Raises `HomeNotFoundError`, `ConfigurationError`, `StoreVersionError`, `EngineMismatchError` or `Unavailable`.
+    """
+    from keyvault.home import open_home
+    from keyvault.vault import KeyVault
+
+    return KeyVault(open_home(home, role=role))
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

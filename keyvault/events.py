@@ -1,0 +1,72 @@
+"""Lifecycle events: canonical JSON without names.
+
+A scope appears as its commitment, `HMAC-SHA256(salt, canonical name)`; accounts, people and tickets as pseudonyms under
+the pseudonym key; binary values as unpadded base64url (RFC 4648, section 5). The bytes of an event are made once, here, and
+stored and hashed as they are: RFC 8785, at most 64 KiB with its two length bytes (C2SP tlog-tiles).
+"""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TypeAlias
+
+import rfc8785
+
+from keyvault.errors import InvalidInputError
+
+SCHEMA_VERSION = 1
+POLICY_VERSION = "builtin/1"
+MAX_EVENT_BYTES = 65_535
+MAX_SCOPES_PER_EVENT = 1_000
+
+Value: TypeAlias = None | bool | int | str | Sequence["Value"] | Mapping[str, "Value"]
+
+
+class EventType(StrEnum):
+    """What can happen in a scope's life."""
+
+    SCOPE_CREATED = "scope.created"
+    SCOPE_SUSPENDED = "scope.suspended"
+    SCOPE_RESUMED = "scope.resumed"
+    DESTROY_FENCED = "destroy.fenced"
+    KEY_DESTROYED = "key.destroyed"
+    DESTROY_FAILED = "destroy.failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """An event and its exact bytes."""
+
+    id: str
+    type: EventType
+    body: bytes
+
+
+def new_event_id() -> str:
+    """Return a fresh UUID (RFC 9562, version 4): it tells nothing of the event."""
+    return str(uuid.uuid4())
+
+
+def make_event(kind: EventType, payload: Mapping[str, Value], *, at: datetime, event_id: str | None = None) -> Event:
+    """Build an event. `InvalidInputError` when it would not fit a log entry."""
+    identity = event_id or new_event_id()
+    header = {"v": SCHEMA_VERSION, "id": identity, "type": str(kind), "at": instant(at), "policy": POLICY_VERSION}
+    body = rfc8785.dumps({**payload, **header})  # type: ignore[dict-item]  # its type names dict where Mapping would do
+    if len(body) > MAX_EVENT_BYTES:
+        raise InvalidInputError(f"an event of {len(body)} bytes does not fit the log: split the group")
+    return Event(id=identity, type=kind, body=body)
+
+
+def b64(data: bytes) -> str:
+    """Encode as unpadded base64url."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def instant(moment: datetime) -> str:
+    """Write an instant as UTC with microseconds: `2026-11-23T21:48:31.000000Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

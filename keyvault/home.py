@@ -1,0 +1,156 @@
+"""A home: the directory that says which engine, store and custody belong together, and what opens them."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keyvault.clock import Clock, SimulatedClock, SystemClock
+from keyvault.custody.base import Custody
+from keyvault.custody.dedicated import DedicatedCustody
+from keyvault.errors import ConfigurationError, EngineMismatchError
+from keyvault.settings import Settings, load_settings, write_private
+from keyvault.store import system
+from keyvault.store.database import Database
+from keyvault.system_keys import SystemKeys, load_system_keys
+from keyvault.transit.base import TransitEngine
+
+if TYPE_CHECKING:
+    from keyvault.transit.hashicorp import VaultSettings
+
+ENGINE_FILE = "engine.db"
+CREDENTIALS_DIR = "credentials"
+ROLES = (
+    "issuer",
+    "shredder",
+    "auditor",
+    "sequencer",
+    "restorer",
+    "operator",
+    "platform",
+    "requester",
+    "approver",
+    "break-glass",
+)
+"""Every role of the system; each has its own login, and no two act on one request."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Home:
+    """An opened home. `custodies` by custody byte; `custody` is the one that new scopes get."""
+
+    settings: Settings
+    database: Database
+    engine: TransitEngine
+    keys: SystemKeys
+    clock: Clock
+    custodies: Mapping[int, Custody]
+    custody: Custody
+    node: str
+
+    def close(self) -> None:
+        """Release the engine and the database."""
+        self.engine.close()
+        self.database.close()
+
+
+def open_home(path: Path | str, *, role: str = "issuer") -> Home:
+    """Open a home as `role`, and verify that its engine, store and settings belong together.
+
+    Raises `HomeNotFoundError`, `ConfigurationError`, `StoreVersionError`, `EngineMismatchError`, `Unavailable`.
+    """
+    directory = Path(path)
+    settings = load_settings(directory)
+    database = Database(settings.store)
+    try:
+        engine = open_engine(directory, settings, role=role)
+    except BaseException:
+        database.close()
+        raise
+    try:
+        return assemble(settings, database, engine)
+    except BaseException:
+        engine.close()
+        database.close()
+        raise
+
+
+def assemble(settings: Settings, database: Database, engine: TransitEngine) -> Home:
+    """Put an opened store and engine together, verified. Raises as `open_home`."""
+    database.check_version()
+    row = database.read(system.load)
+    if row is None:
+        raise ConfigurationError("the store is not finished: run `keyvault init` again")
+    if row.home_id != settings.id:
+        raise EngineMismatchError("the store belongs to another home: check the store's URL in keyvault.toml")
+    keys = load_system_keys(engine)
+    keys.verify(row.check_values)
+    clock = make_clock(settings)
+    dedicated = DedicatedCustody(database, engine, clock)
+    return Home(
+        settings=settings,
+        database=database,
+        engine=engine,
+        keys=keys,
+        clock=clock,
+        custodies={dedicated.code: dedicated},
+        custody=dedicated,
+        node=socket.gethostname()[:64],
+    )
+
+
+def make_clock(settings: Settings) -> Clock:
+    """Return the clock that the home was made with."""
+    return SimulatedClock() if settings.clock == "simulated" else SystemClock()
+
+
+def open_engine(directory: Path, settings: Settings, *, role: str) -> TransitEngine:
+    """Open the home's transit engine with a role's credentials."""
+    if settings.engine == "embedded":
+        from keyvault.transit.embedded import EmbeddedEngine
+
+        return EmbeddedEngine(Path(str(settings.engine_dir)) / ENGINE_FILE)
+    from keyvault.transit.hashicorp import HashicorpEngine
+
+    return HashicorpEngine(vault_settings(settings), read_credentials(directory, role))
+
+
+def vault_settings(settings: Settings) -> VaultSettings:
+    """Return the engine's view of the settings."""
+    from keyvault.transit.hashicorp import VaultSettings
+
+    if settings.vault is None:
+        raise ConfigurationError("this home's engine is not Vault")
+    options = asdict(settings.vault)
+    return VaultSettings(**{**options, "ca_file": Path(options["ca_file"]) if options["ca_file"] else None})
+
+
+def read_credentials(directory: Path, role: str) -> Any:
+    """Read `credentials/ROLE.json` in the home. `ConfigurationError` when it is missing or not readable."""
+    from keyvault.transit.hashicorp import AppRoleCredentials
+
+    path = directory / CREDENTIALS_DIR / f"{role}.json"
+    try:
+        stored = json.loads(path.read_text())
+        return AppRoleCredentials(role_id=stored["role_id"], secret_id=stored["secret_id"], role=role)
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"this home holds no credentials of the role {role} ({path}): have an administrator issue them with `keyvault init`"
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{path} is not a credentials file: issue new ones with `keyvault init`") from error
+
+
+def write_credentials(directory: Path, role: str, *, role_id: str, secret_id: str) -> Path:
+    """Write a role's credentials, readable by the owner alone, and return the file's path."""
+    folder = directory / CREDENTIALS_DIR
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = folder / f"{role}.json"
+    write_private(path, json.dumps({"role_id": role_id, "secret_id": secret_id}) + "\n")
+    return path

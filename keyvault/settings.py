@@ -1,0 +1,148 @@
+"""A home's settings: options over `KEYVAULT_*` in the environment over `keyvault.toml`.
+
+No secret is among them: Vault credentials are files under `credentials/`, and a database password comes from libpq's own places
+(`~/.pgpass`, `PGPASSWORD`) or from `KEYVAULT_STORE`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from keyvault.errors import ConfigurationError, HomeNotFoundError
+
+FILE_NAME = "keyvault.toml"
+ENGINES = ("embedded", "vault")
+CUSTODIES = ("dedicated",)
+CLOCKS = ("real", "simulated")
+ENVIRONMENT = {"store": "KEYVAULT_STORE", "engine_dir": "KEYVAULT_ENGINE_DIR"}
+VAULT_ENVIRONMENT = {"addr": "KEYVAULT_VAULT_ADDR", "ca_file": "KEYVAULT_VAULT_CA_FILE"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VaultOptions:
+    """Where Vault is, and what its mounts are called. `timeout` in seconds; `pool_size` concurrent calls."""
+
+    addr: str
+    ca_file: str | None = None
+    namespace: str | None = None
+    transit_mount: str = "transit"
+    log_mount: str = "log"
+    kv_mount: str = "kv"
+    approle_mount: str = "approle"
+    prefix: str = "keyvault"
+    timeout: float = 10.0
+    pool_size: int = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What `init` decided. `lease_ttl` and `clock_skew` in seconds: how long an answer may be used, how far clocks may differ."""
+
+    id: str
+    engine: str
+    store: str
+    custody: str = "dedicated"
+    clock: str = "real"
+    engine_dir: str | None = None
+    lease_ttl: float = 60.0
+    clock_skew: float = 5.0
+    vault: VaultOptions | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigurationError` when settings contradict each other."""
+        _one_of("engine", self.engine, ENGINES)
+        _one_of("custody", self.custody, CUSTODIES)
+        _one_of("clock", self.clock, CLOCKS)
+        if self.engine == "vault" and self.vault is None:
+            raise ConfigurationError(f'engine "vault" needs a [vault] table with addr in {FILE_NAME}')
+        if self.engine == "embedded" and self.engine_dir is None:
+            raise ConfigurationError(f'engine "embedded" needs engine_dir in {FILE_NAME}')
+        if self.clock == "simulated" and self.engine != "embedded":
+            raise ConfigurationError(
+                "a simulated clock is for embedded homes only: Vault's own clock cannot be simulated"
+            )
+        if not 0 < self.lease_ttl <= 3600 or not 0 <= self.clock_skew <= 60:  # noqa: PLR2004 - an hour, a minute
+            raise ConfigurationError("lease_ttl must be 1 to 3600 seconds, clock_skew 0 to 60")
+
+
+def load_settings(home: Path, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read a home's settings. `HomeNotFoundError` without the file, `ConfigurationError` naming the key at fault."""
+    path = home / FILE_NAME
+    try:
+        table = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise HomeNotFoundError(f"there is no home in {home}: make one with `keyvault --home {home} init`") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+    vault = table.pop("vault", None)
+    settings = _build(Settings, table, str(path))
+    if vault is not None:
+        options = _build(VaultOptions, vault, f"{path} [vault]")
+        settings = replace(settings, vault=replace(options, **_from_environment(VAULT_ENVIRONMENT, environment)))
+    return replace(settings, **_from_environment(ENVIRONMENT, environment))
+
+
+def write_settings(home: Path, settings: Settings) -> None:
+    """Write `keyvault.toml`, readable by its owner alone, whole or not at all."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in asdict(settings).items() if _plain(value)]
+    if settings.vault is not None:
+        lines += ["", "[vault]"]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in asdict(settings.vault).items() if _plain(value)]
+    write_private(home / FILE_NAME, "\n".join(lines) + "\n")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file of mode 0600 durably, replacing what was there in one step."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _plain(value: object) -> bool:
+    return value is not None and not isinstance(value, dict)
+
+
+def _from_environment(names: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, Any]:
+    return {key: environment[name] for key, name in names.items() if environment.get(name)}
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigurationError(f"{name} is {value!r}; it can be {' or '.join(allowed)}")
+
+
+def _build(kind: type[Any], table: Mapping[str, Any], where: str) -> Any:
+    known = {item.name: item.type for item in fields(kind)}
+    for key, value in table.items():
+        if key not in known:
+            raise ConfigurationError(f"{where}: {key} is not a setting")
+        if not _fits(value, str(known[key])):
+            raise ConfigurationError(f"{where}: {key} must be {known[key]}")
+    try:
+        return kind(**table)
+    except TypeError as error:
+        raise ConfigurationError(f"{where}: a required setting is missing: {error}") from error
+
+
+def _fits(value: object, annotation: str) -> bool:
+    if annotation.startswith("str"):
+        return isinstance(value, str)
+    if annotation == "int":
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,225 @@
+"""The connection to the database: one engine, transactions that are retried, errors wrapped at this boundary."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+import stamina
+from sqlalchemy.engine import Connection, Engine, make_url
+
+from keyvault.errors import ConfigurationError, StoreError, StoreVersionError, Unavailable
+from keyvault.store.tables import REVISION
+
+T = TypeVar("T")
+
+BUSY_SECONDS = 10.0
+ATTEMPTS = 12
+RETRYABLE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
+"""Serialization failure, deadlock, lock not available (PostgreSQL, appendix A)."""
+SYNC_CANCELLED = "canceling wait for synchronous replication"
+
+
+class _RetryTransactionError(Exception):
+    """A transaction lost against another one and left nothing behind; run it again."""
+
+
+class Database:
+    """A SQLite file or a PostgreSQL server. Thread-safe; every transaction is a function, so that it can be run again."""
+
+    def __init__(self, url: str, *, create: bool = False) -> None:
+        """Prepare a pool; nothing is connected yet. `create` lets a SQLite file come to be.
+
+        `ConfigurationError` for a URL of another kind of database, or a SQLite file that is not there.
+        """
+        self.engine = _create_engine(url, create=create)
+        self.dialect = self.engine.dialect.name
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a read transaction on the primary."""
+        return self._run(work, write=False)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in one transaction and commit; run it again when it lost a deadlock or a serialization conflict."""
+        return self._run(work, write=True)
+
+    def now(self, connection: Connection) -> datetime:
+        """Return the database's clock, aware, in UTC."""
+        if self.dialect == "sqlite":
+            return datetime.now(UTC)
+        moment: datetime = connection.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
+        return moment.astimezone(UTC)
+
+    def check_version(self) -> None:
+        """Raise `StoreVersionError` unless the schema is exactly the one this program knows."""
+        found = self.revision()
+        if found is None:
+            raise StoreVersionError("the database holds no keyvault tables: run `keyvault init`")
+        if found != REVISION:
+            raise StoreVersionError(
+                f"the database is at migration {found}, this program knows {REVISION}: "
+                "install the version that made it, or run `keyvault init` to migrate an older one"
+            )
+
+    def revision(self) -> str | None:
+        """Return the Alembic revision that the database is at, or None."""
+
+        def work(connection: Connection) -> str | None:
+            if not sa.inspect(connection).has_table("alembic_version"):
+                return None
+            return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+        return self.read(work)
+
+    def forget_deleted(self) -> None:
+        """Leave no deleted content in SQLite's journal: move it into the file and cut the journal to nothing.
+
+        Raises `Unavailable` while another process reads an older state; PostgreSQL needs none of this, as its pages hold
+        nothing that reads without a key.
+        """
+        if self.dialect != "sqlite":
+            return
+        with _wrapped_errors(), self.engine.connect() as connection:
+            row = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+            if row[0] != 0:
+                raise Unavailable("the database's journal is in use by another process and cannot be emptied yet")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    def _run(self, work: Callable[[Connection], T], *, write: bool) -> T:
+        for attempt in stamina.retry_context(
+            on=_RetryTransactionError, attempts=ATTEMPTS, timeout=None, wait_initial=0.01, wait_max=0.5, wait_jitter=0.1
+        ):
+            with attempt:
+                return self._once(work, write=write, last=attempt.num == ATTEMPTS)
+        raise AssertionError("unreachable: the retry context returns or raises")
+
+    def _once(self, work: Callable[[Connection], T], *, write: bool, last: bool) -> T:
+        try:
+            with _wrapped_errors(), self.engine.connect() as connection:
+                connection = connection.execution_options(keyvault_write=write)
+                with connection.begin():
+                    result = work(connection)
+                if write:
+                    _check_replicated(connection)
+                return result
+        except _RetryTransactionError as error:
+            if last:
+                raise Unavailable("the database is too busy: transactions keep colliding") from error
+            raise
+
+
+def _create_engine(url: str, *, create: bool) -> Engine:
+    try:
+        parsed = make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise ConfigurationError(
+            "the store's URL does not parse: expected sqlite:///PATH or postgresql://HOST/NAME"
+        ) from error
+    if parsed.drivername == "sqlite":
+        _require_file(parsed, create=create)
+        return _sqlite_engine(parsed)
+    if parsed.drivername in {"postgresql", "postgresql+psycopg"}:
+        return _postgresql_engine(parsed.set(drivername="postgresql+psycopg"))
+    raise ConfigurationError(f"no store for {parsed.drivername}: use sqlite:///PATH or postgresql://HOST/NAME")
+
+
+def _sqlite_engine(url: sa.URL) -> Engine:
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+
+    @sa.event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        write = connection.get_execution_options().get("keyvault_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def _require_file(url: sa.URL, *, create: bool) -> None:
+    if not url.database or url.database == ":memory:":
+        raise ConfigurationError("the store needs a file: sqlite:///PATH")
+    path = Path(url.database)
+    if path.exists():
+        return
+    if not create:
+        raise ConfigurationError(
+            f"the database {path} is missing: restore it from a backup, or make a home with `keyvault init`"
+        )
+    try:
+        path.touch(mode=0o600)  # its journals take the same mode
+    except OSError as error:
+        raise ConfigurationError(f"the database {path} cannot be made: {error.strerror}") from error
+
+
+def _postgresql_engine(url: sa.URL) -> Engine:
+    engine = sa.create_engine(url, pool_pre_ping=True, pool_size=16, connect_args={"connect_timeout": 10})
+
+    @sa.event.listens_for(engine, "connect")
+    def _watch_notices(connection: Any, record: Any) -> None:
+        notices: list[str] = []
+        record.info["notices"] = notices
+        connection.add_notice_handler(lambda diagnostic: notices.append(diagnostic.message_primary or ""))
+
+    return engine
+
+
+def _check_replicated(connection: Connection) -> None:
+    """Raise when the commit was not confirmed by the standby that the server is configured to wait for.
+
+    PostgreSQL commits locally and only warns when the wait is cancelled (manual, section 27.2.8.3).
+    """
+    notices: list[str] = connection.info.get("notices", [])
+    cancelled = any(SYNC_CANCELLED in notice for notice in notices)
+    notices.clear()
+    if cancelled:
+        raise Unavailable("the standby did not confirm the commit: nothing may rest on it yet; try again")
+
+
+class _wrapped_errors:  # noqa: N801 - reads as the statement it is
+    """Turn the database's errors into ours: retry, try later, or give up."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sa.exc.DBAPIError):
+            raise _translate(error) from error
+        if isinstance(error, sa.exc.TimeoutError):
+            raise Unavailable("all database connections are in use") from error
+
+
+def _translate(error: sa.exc.DBAPIError) -> Exception:
+    origin = error.orig
+    if getattr(origin, "sqlstate", None) in RETRYABLE_SQLSTATES:
+        return _RetryTransactionError()
+    if isinstance(origin, sqlite3.Error):
+        return _translate_sqlite(origin)
+    text = str(origin).strip().splitlines()[0] if str(origin).strip() else type(origin).__name__
+    if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) or error.connection_invalidated:
+        return Unavailable(f"the database cannot be reached: {text}")
+    return StoreError(f"the database refused: {text}")
+
+
+def _translate_sqlite(origin: sqlite3.Error) -> Exception:
+    name = getattr(origin, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return _RetryTransactionError()
+    if name in {"SQLITE_FULL", "SQLITE_IOERR_WRITE"}:
+        return Unavailable("the disk that holds the database is full: free some space and try again")
+    if name in {"SQLITE_NOTADB", "SQLITE_CORRUPT"}:
+        return StoreError("the database file is damaged or is not a database: restore it from a backup")
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+        return StoreError(f"the database file cannot be opened for writing: {origin}")
+    return StoreError(f"the database refused: {origin}")

@@ -1,0 +1,75 @@
+"""The one row that says what this store belongs to, the pause flag, and the heartbeats of its nodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from keyvault.errors import StoreError
+from keyvault.store.tables import heartbeats, system
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SystemRow:
+    """Identity of the store. `check_values`: name of a system key → hex of its 16-byte check value."""
+
+    home_id: str
+    incarnation: int
+    check_values: Mapping[str, str]
+    log_origin: str
+    paused: bool = False
+
+
+def load(connection: Connection) -> SystemRow | None:
+    """Return the row, or None in a store that `init` has not finished."""
+    row = connection.execute(sa.select(system)).one_or_none()
+    if row is None:
+        return None
+    return SystemRow(
+        home_id=row.home_id,
+        incarnation=row.incarnation,
+        check_values=json.loads(row.check_values),
+        log_origin=row.log_origin,
+        paused=row.paused,
+    )
+
+
+def create(connection: Connection, row: SystemRow) -> None:
+    """Write the row; `StoreError` when another `init` was faster."""
+    if load(connection) is not None:
+        raise StoreError("another `keyvault init` finished in this store meanwhile: run it again")
+    connection.execute(
+        sa.insert(system).values(
+            id=1,
+            home_id=row.home_id,
+            incarnation=row.incarnation,
+            check_values=json.dumps(dict(row.check_values), sort_keys=True),
+            log_origin=row.log_origin,
+            paused=row.paused,
+        )
+    )
+
+
+def is_paused(connection: Connection, *, lock: bool = False) -> bool:
+    """Return whether destructions are paused; `lock` keeps the answer true until the transaction ends."""
+    query = sa.select(system.c.paused)
+    return bool(connection.execute(query.with_for_update(read=True) if lock else query).scalar_one())
+
+
+def set_paused(connection: Connection, *, paused: bool) -> bool:
+    """Set the flag; return whether that changed it."""
+    statement = sa.update(system).where(system.c.paused != paused).values(paused=paused)
+    return connection.execute(statement).rowcount == 1
+
+
+def beat(connection: Connection, node: str, at: datetime) -> None:
+    """Commit a sign of life: an old primary that is cut off from its standby cannot."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(heartbeats).values(node=node, beat_at=at)
+    connection.execute(statement.on_conflict_do_update(index_elements=["node"], set_={"beat_at": at}))

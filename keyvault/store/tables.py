@@ -1,0 +1,198 @@
+"""Every table. The database never holds key material, not even wrapped, and no readable name.
+
+Columns that later parts need (rings, leases, the log) are here from the first revision, so that no history must be rewritten.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+REVISION = "0001"
+"""The Alembic revision these tables are at; `Store.check_version` compares it with the database."""
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC on every dialect; refuses naive ones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """Store in UTC; SQLite keeps no zone, so there it is stored naive."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime has no place in the store")
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:  # noqa: ARG002 - the signature is SQLAlchemy's
+        """Give back an aware UTC datetime."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+LIVE = text("state <> 'destroyed'")
+
+scopes = Table(
+    "scopes",
+    metadata,
+    Column("id", LargeBinary(16), primary_key=True),
+    Column("generation", Integer, nullable=False),
+    Column("custody", SmallInteger, nullable=False),
+    Column("key_ref", String(64), nullable=True, unique=True),
+    Column("ring_id", LargeBinary(16), ForeignKey("rings.id"), nullable=True),
+    Column("slot", Integer, nullable=True),
+    Column("kind", String(16), nullable=False),
+    Column("period", String(7), nullable=True),
+    Column("due_at", UTCDateTime, nullable=True),
+    Column("account", LargeBinary(32), nullable=True),
+    Column("lookup", LargeBinary(32), nullable=True),
+    Column("commitment", LargeBinary(32), nullable=False),
+    Column("salt", LargeBinary(32), nullable=True),
+    Column("sealed_name", Text, nullable=True),
+    Column("state", String(12), nullable=False),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("fenced_at", UTCDateTime, nullable=True),
+    Column("destroyed_at", UTCDateTime, nullable=True),
+    Column("lease_bound", UTCDateTime, nullable=True),
+    Column("horizon", UTCDateTime, nullable=True),
+    Column("destroy_id", LargeBinary(16), ForeignKey("destructions.id"), nullable=True),
+    UniqueConstraint("lookup", "generation"),
+    UniqueConstraint("ring_id", "slot"),
+    CheckConstraint("state IN ('active', 'suspended', 'deactivated', 'destroyed')", name="state"),
+    CheckConstraint("generation >= 1", name="generation"),
+)
+Index("uq_scopes_live_lookup", scopes.c.lookup, unique=True, postgresql_where=LIVE, sqlite_where=LIVE)
+Index("ix_scopes_state_due_at", scopes.c.state, scopes.c.due_at)
+Index("ix_scopes_account", scopes.c.account)
+Index("ix_scopes_destroy_id", scopes.c.destroy_id)
+
+rings = Table(
+    "rings",
+    metadata,
+    Column("id", LargeBinary(16), primary_key=True),
+    Column("incarnation", Integer, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("highest_version", BigInteger, nullable=False),
+    Column("capacity", Integer, nullable=False),
+    Column("chunks", Integer, nullable=False),
+    Column("month", String(7), nullable=True),
+    Column("opened_at", UTCDateTime, nullable=True),
+    Column("closed_at", UTCDateTime, nullable=True),
+    Column("destroyed_at", UTCDateTime, nullable=True),
+    Column("covered_by", String(64), nullable=True),
+)
+
+destructions = Table(
+    "destructions",
+    metadata,
+    Column("id", LargeBinary(16), primary_key=True),
+    Column("reason", String(32), nullable=False),
+    Column("ticket", LargeBinary(32), nullable=False),
+    Column("requested_by", LargeBinary(32), nullable=False),
+    Column("fence_event", String(36), nullable=False, unique=True),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("not_before", UTCDateTime, nullable=True),
+)
+
+fenced_records = Table(
+    "fenced_records",
+    metadata,
+    Column("scope_id", LargeBinary(16), ForeignKey("scopes.id"), primary_key=True),
+    Column("tag", LargeBinary(8), primary_key=True),
+    Column("state", String(12), nullable=False),
+    Column("fenced_at", UTCDateTime, nullable=True),
+    Column("destroyed_at", UTCDateTime, nullable=True),
+    Column("destroy_id", LargeBinary(16), ForeignKey("destructions.id"), nullable=True),
+)
+
+certificate_openings = Table(
+    "certificate_openings",
+    metadata,
+    Column("scope_id", LargeBinary(16), ForeignKey("scopes.id"), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("expires_at", UTCDateTime, nullable=False),
+)
+
+intents = Table(
+    "intents",
+    metadata,
+    Column("key_ref", String(64), primary_key=True),
+    Column("state", String(12), nullable=False),
+    Column("created_at", UTCDateTime, nullable=False),
+    CheckConstraint("state IN ('open', 'abandoned')", name="state"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(96), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("expires_at", UTCDateTime, nullable=False),
+)
+
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("node", String(64), primary_key=True),
+    Column("beat_at", UTCDateTime, nullable=False),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("event_id", String(36), nullable=False, unique=True),
+    Column("schema_version", SmallInteger, nullable=False),
+    Column("type", String(32), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("leaf_index", BigInteger, nullable=True, unique=True),
+)
+
+system = Table(
+    "system",
+    metadata,
+    Column("id", SmallInteger, primary_key=True),
+    Column("home_id", String(36), nullable=False),
+    Column("incarnation", Integer, nullable=False),
+    Column("check_values", Text, nullable=False),
+    Column("log_origin", String(128), nullable=False),
+    Column("checkpoint", Text, nullable=True),
+    Column("paused", Boolean, nullable=False),
+    Column("trusted_at", UTCDateTime, nullable=True),
+    CheckConstraint("id = 1", name="single_row"),
+)

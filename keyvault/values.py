@@ -1,0 +1,91 @@
+"""What callers pass to a `KeyVault` and get from it. Frozen; secrets never show in `repr`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from keyvault.scopes import ScopeKind
+from keyvault.states import KeyState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScopeInfo:
+    """A scope as the store knows it, without its name. `id` 16 bytes; times aware, in UTC."""
+
+    id: bytes
+    generation: int
+    kind: ScopeKind
+    period: str | None
+    custody: str
+    state: KeyState
+    created_at: datetime
+    due_at: datetime | None
+    fenced_at: datetime | None
+    destroyed_at: datetime | None
+    destroy_id: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyRequest:
+    """Ask for a fresh data key under one to eight scopes, all of which are needed to unwrap it.
+
+    `associated_data` (at most 64 KiB) must be given again to unwrap. The policy refuses some kinds for some `purpose`s.
+    `record` narrows a single scope to one of its records, where the custody can.
+    """
+
+    scopes: tuple[str, ...]
+    associated_data: bytes = b""
+    purpose: str | None = None
+    record: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrapRequest(KeyRequest):
+    """Ask to wrap a data key that exists already, 16 to 64 bytes."""
+
+    data_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnwrapRequest:
+    """Ask for the data key in a wrapped key."""
+
+    wrapped: bytes
+    associated_data: bytes = b""
+    purpose: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RewrapRequest(KeyRequest):
+    """Ask to move a wrapped data key under other scopes; `associated_data` holds before and after."""
+
+    wrapped: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SealRequest(KeyRequest):
+    """Ask to seal `plaintext` in an envelope under a fresh data key."""
+
+    plaintext: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenRequest:
+    """Ask for the plaintext of an envelope."""
+
+    envelope: bytes = field(repr=False)
+    associated_data: bytes = b""
+    purpose: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataKey:
+    """A data key, and itself wrapped. Zero `plaintext` (32 bytes, or as long as it was wrapped) when done: `wipe`."""
+
+    plaintext: bytearray = field(repr=False)
+    wrapped: bytes
+
+    def wipe(self) -> None:
+        """Overwrite the plaintext key with zeros."""
+        self.plaintext[:] = bytes(len(self.plaintext))

@@ -1,0 +1,56 @@
+"""The real servers. A test that needs one fails where it cannot be had; it never skips."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import pytest
+
+from tests.servers import PostgresServer, VaultServer, description, running_postgres, running_vault
+
+Server = TypeVar("Server")
+
+
+@pytest.fixture(scope="session")
+def vault_server(request: pytest.FixtureRequest) -> Iterator[VaultServer]:
+    """The shared, unsealed Vault: leave it unsealed; use mounts and namespaces of your own in it."""
+    servers = description.shared()
+    with contextlib.ExitStack() as stack:
+        yield servers.vault if servers else _shown(request, lambda: stack.enter_context(running_vault()))
+
+
+@pytest.fixture(scope="session")
+def postgres_server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """The shared PostgreSQL: use databases of your own in it."""
+    servers = description.shared()
+    with contextlib.ExitStack() as stack:
+        yield servers.postgres if servers else _shown(request, lambda: stack.enter_context(running_postgres()))
+
+
+@pytest.fixture
+def new_vault() -> Iterator[Callable[..., VaultServer]]:
+    """`new_vault(raw_storage=False)` starts a Vault of the test's own (some 2 s), to seal, kill, restore or look into."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **options: stack.enter_context(running_vault(**options))
+
+
+@pytest.fixture
+def new_postgres() -> Iterator[Callable[..., PostgresServer]]:
+    """`new_postgres(fsync=False)` starts a PostgreSQL of the test's own (some 2 s), to stop or crash."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **options: stack.enter_context(running_postgres(**options))
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """SQLAlchemy URL of a fresh database, dropped after the test."""
+    url = postgres_server.create_database()
+    yield url
+    postgres_server.drop_database(url)
+
+
+def _shown(request: pytest.FixtureRequest, start: Callable[[], Server]) -> Server:
+    """Start a server with its progress on the terminal, past pytest's capture: a first Vault build takes minutes."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        return start()
