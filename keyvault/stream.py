@@ -102,15 +102,15 @@ def read_stream_header(source: Source) -> StreamHeader:
 
 
 def open_stream_body(
-    header: StreamHeader,
     dek: Bytes,
+    header: StreamHeader,
     source: Source,
     sink: Sink,
     associated_data: Bytes = b"",
     *,
     progress: Progress | None = None,
 ) -> None:
-    """Decrypt the segments that follow `header` in `source` into `sink`.
+    """Decrypt the segments that follow `header` in `source` into `sink`, under `dek` (32 bytes).
 
     Only authenticated segments are written, but the end may be missing: when this raises, the caller MUST discard the sink (write
     under a temporary name, rename afterwards). `progress` is told the plaintext bytes of each segment when it is written.

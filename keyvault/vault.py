@@ -8,7 +8,7 @@ from typing import BinaryIO, Self
 from keyvault.creation import ScopeCreator
 from keyvault.custody.base import Custody
 from keyvault.envelope import open_envelope, seal_envelope, split_envelope
-from keyvault.errors import KeyVaultError, UnknownScopeError
+from keyvault.errors import KeyVaultError, ScopeDestroyedError, UnknownScopeError
 from keyvault.formats import wipe
 from keyvault.home import Home
 from keyvault.identity import decode_identity
@@ -228,9 +228,10 @@ class KeyVault:
         return [self._info(next(moved) if isinstance(item, bytes) else item) for item in parsed]
 
     def _names(self, rows: Sequence[ScopeRow]) -> dict[bytes, str | KeyVaultError]:
-        names: dict[bytes, str | KeyVaultError] = {}
+        destroyed = ScopeDestroyedError("the name was destroyed with its key")
+        names: dict[bytes, str | KeyVaultError] = {row.id: destroyed for row in rows if row.sealed_name is None}
         for code, custody in self._custodies.items():
-            some = [row for row in rows if row.custody == code]
+            some = [row for row in rows if row.custody == code and row.sealed_name is not None]
             for row, opened in zip(some, custody.open_identities(some), strict=True):
                 names[row.id] = opened if isinstance(opened, KeyVaultError) else decode_identity(opened).name
         return names

@@ -1,0 +1,129 @@
+"""Step 1 of the destruction protocol: the fence. After its commit no node issues a key of these scopes again.
+
+One transaction marks the scopes, copies the opening of each commitment for its certificate, and writes `destroy.fenced`. A second
+one stamps `fenced_at` from the database's clock; a crash between them lets the next run stamp it, later, which only lengthens
+the bound that certificates state.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy.engine import Connection
+
+from keyvault.errors import DestructionPausedError, KeyMissingError, KeyVaultError
+from keyvault.events import MAX_SCOPES_PER_EVENT, EventType, b64, make_event, new_event_id
+from keyvault.home import Home
+from keyvault.states import KeyState
+from keyvault.store import destructions, outbox, system
+from keyvault.store import scopes as scope_store
+from keyvault.store.destructions import Destruction
+from keyvault.store.scopes import ScopeRow
+
+DESTROY_ID_BYTES = 16
+BACKUP_HORIZON = timedelta(days=90)
+"""How long a backup may live, and so how long openings and look-ups of destroyed scopes are kept."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cause:
+    """Why a group is destroyed. `ticket` and `requested_by` go into the log as pseudonyms only."""
+
+    reason: str
+    ticket: str
+    requested_by: str
+
+
+def fence(home: Home, rows: Sequence[ScopeRow], cause: Cause) -> list[bytes]:
+    """Fence live scopes in groups of at most 1,000; return the ids of the destructions.
+
+    Raises `DestructionPausedError` while destructions are paused: that group and those after it are untouched.
+    """
+    fenced: list[bytes] = []
+    for start in range(0, len(rows), MAX_SCOPES_PER_EVENT):
+        group = rows[start : start + MAX_SCOPES_PER_EVENT]
+        destruction = _new_destruction(home, cause)
+        openings = _sealed_openings(home, group)
+        if home.database.write(lambda c, g=group, d=destruction, o=openings: _mark(home, c, g, d, o)):
+            fenced.append(destruction.id)
+            stamp(home, destruction.id)
+    return fenced
+
+
+def stamp(home: Home, destroy_id: bytes) -> None:
+    """Write `fenced_at` and the instant by which every cached key has expired, where they are not written yet."""
+    allowance = timedelta(seconds=home.settings.lease_ttl + home.settings.clock_skew)
+
+    def work(connection: Connection) -> None:
+        now = home.clock.now() if home.clock.simulated else home.database.now(connection)
+        scope_store.stamp_fence(connection, destroy_id, fenced_at=now, lease_bound=now + allowance)
+
+    home.database.write(work)
+
+
+def _new_destruction(home: Home, cause: Cause) -> Destruction:
+    return Destruction(
+        id=secrets.token_bytes(DESTROY_ID_BYTES),
+        reason=cause.reason,
+        ticket=home.keys.pseudonym_of("ticket", cause.ticket),
+        requested_by=home.keys.pseudonym_of("person", cause.requested_by),
+        fence_event=new_event_id(),
+        created_at=home.clock.now(),
+    )
+
+
+def _mark(
+    home: Home,
+    connection: Connection,
+    group: Sequence[ScopeRow],
+    destruction: Destruction,
+    openings: dict[bytes, bytes],
+) -> bool:
+    """Fence what is still live of the group; False, and nothing written, when another run was faster with all of it."""
+    if system.is_paused(connection, lock=True):
+        raise DestructionPausedError("destructions are paused: run `keyvault destroy resume` when they may go on")
+    locked = scope_store.by_id(connection, [row.id for row in group], lock=True)
+    live = [row.id for row in locked.values() if row.state in {KeyState.ACTIVE, KeyState.SUSPENDED}]
+    if not live:
+        return False
+    destructions.insert(connection, destruction)
+    scope_store.change_state(
+        connection,
+        live,
+        before=[KeyState.ACTIVE, KeyState.SUSPENDED],
+        after=KeyState.DEACTIVATED,
+        destroy_id=destruction.id,
+    )
+    kept = {scope: sealed for scope, sealed in openings.items() if scope in set(live)}
+    destructions.keep_openings(connection, kept, until=destruction.created_at + BACKUP_HORIZON)
+    payload = {
+        "destroy_id": b64(destruction.id),
+        "reason": destruction.reason,
+        "ticket": b64(destruction.ticket),
+        "requested_by": b64(destruction.requested_by),
+        "approvals": 1,
+        "scopes": [b64(locked[scope].commitment) for scope in live],
+    }
+    event = make_event(EventType.DESTROY_FENCED, payload, at=destruction.created_at, event_id=destruction.fence_event)
+    outbox.append(connection, [event])
+    return True
+
+
+def _sealed_openings(home: Home, group: Sequence[ScopeRow]) -> dict[bytes, bytes]:
+    """Open each commitment while its key still can, and seal the opening under the journal key, by scope id.
+
+    A key that is gone already has no opening left to copy; that must not keep its scope from being destroyed.
+    """
+    sealed: dict[bytes, bytes] = {}
+    for code, custody in home.custodies.items():
+        rows = [row for row in group if row.custody == code]
+        for row, opened in zip(rows, custody.open_identities(rows), strict=True):
+            if isinstance(opened, KeyMissingError):
+                continue
+            if isinstance(opened, KeyVaultError):
+                raise opened
+            sealed[row.id] = home.keys.seal_journal(bytes(opened), b"opening" + row.id)
+    return sealed
