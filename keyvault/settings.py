@@ -83,11 +83,11 @@ def load_settings(home: Path, environment: Mapping[str, str] = os.environ) -> Se
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from error
     vault = table.pop("vault", None)
-    settings = _build(Settings, table, str(path))
     if vault is not None:
         options = _build(VaultOptions, vault, f"{path} [vault]")
-        settings = replace(settings, vault=replace(options, **_from_environment(VAULT_ENVIRONMENT, environment)))
-    return replace(settings, **_from_environment(ENVIRONMENT, environment))
+        table["vault"] = replace(options, **_from_environment(VAULT_ENVIRONMENT, environment))
+    settings: Settings = _build(Settings, table | _from_environment(ENVIRONMENT, environment), str(path))
+    return settings
 
 
 def write_settings(home: Path, settings: Settings) -> None:
@@ -143,6 +143,8 @@ def _build(kind: type[Any], table: Mapping[str, Any], where: str) -> Any:
 def _fits(value: object, annotation: str) -> bool:
     if annotation.startswith("str"):
         return isinstance(value, str)
+    if annotation.startswith("VaultOptions"):
+        return isinstance(value, VaultOptions)
     if annotation == "int":
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -8,6 +8,8 @@ import pytest
 
 from tests.servers import PostgresServer, VaultServer, description, running_postgres, running_vault
 
+pytest_plugins = ("tests.home_fixtures",)
+
 Server = TypeVar("Server")
 
 

@@ -1,9 +1,9 @@
 """The embedded engine's one SQLite file, opened so that what is removed from it leaves no copy in any file.
 
 Secrets live only in `slot`, 32 bytes each. A row of `slot` is never deleted and never changes its size: it is appended,
-overwritten with zeros where it lies, and used again. SQLite's secure deletion zeroes freed cells and pages, but moving
-live cells between pages may leave old copies behind; rows that never move cannot have any. State values are longer, so
-each is sealed under a key of its own in a slot, and goes with it.
+overwritten with zeros where it lies, and used again. SQLite's secure deletion promises zeros in place of deleted
+content, but nothing about copies made when live rows move between pages; rows that never move need no promise. State
+values are longer, so each is sealed under a key of its own in a slot, and goes with it.
 
 The journal is a rollback journal, truncated and synced at each commit: when a commit returns, nothing before it is in any
 file, and a crash leaves either the whole change or a journal that the next opening rolls back and truncates.

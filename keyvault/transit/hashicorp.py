@@ -6,11 +6,19 @@ A batch goes out as concurrent calls, each with the audit event of the caller.
 from __future__ import annotations
 
 import base64
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keyvault.errors import CheckAndSetError, KeyMissingError, KeyVaultError, PermissionDeniedError, TransitError
+from keyvault.errors import (
+    CheckAndSetError,
+    CiphertextRefusedError,
+    KeyMissingError,
+    KeyVaultError,
+    PermissionDeniedError,
+    TransitError,
+)
 from keyvault.transit._calls import VaultCalls
 from keyvault.transit._checks import (
     check_key_name,
@@ -36,6 +44,9 @@ __all__ = [
 KEY_TYPE = "aes256-gcm96"
 LOG_KEY = "log"
 LOG_KEY_TYPE = "ed25519"
+
+# Vault itself reads "v0" and "v01" as "v1"; one ciphertext has one text here.
+_TEXT = re.compile(r"vault:v[1-9][0-9]*:[A-Za-z0-9+/]+={0,2}", re.ASCII)
 
 
 class HashicorpEngine(TransitEngine):
@@ -106,6 +117,9 @@ class HashicorpEngine(TransitEngine):
         return str(data["ciphertext"])
 
     def _decrypt(self, item: Ciphertext) -> bytearray:
+        check_key_name(item.name)
+        if not _TEXT.fullmatch(item.text):
+            raise CiphertextRefusedError("not a ciphertext of Vault's transit engine")
         data = self._key_call(
             "decrypt",
             item.name,

@@ -38,7 +38,10 @@ def test_invalid_names(vector):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("user/e\u0301", "segment 2 of the scope name is not in Unicode normalization form C (NFC); normalize it first"),
+        (
+            "user/e\u0301",
+            "segment 2 of the scope name is not in Unicode normalization form C (NFC); normalize it first",
+        ),
         ("consumer/a/p\u0430ypal", "segment 3 of the scope name mixes letters of scripts that look alike"),
         ("communications/a/2024-13", "segment 3 of the scope name is not a period written as YYYY-MM"),
         ("customer/a", "the scope name has 2 segments; its form is customer/ACCOUNT/TYPE or customer/ACCOUNT/TYPE/ID"),

@@ -28,7 +28,9 @@ def test_legal(state, action):
 
 @pytest.mark.parametrize(("state", "action"), [pair for pair in PAIRS if (pair[0].value, pair[1].value) not in LEGAL])
 def test_illegal(state, action):
-    with pytest.raises(InvalidTransitionError, match=f"^a key that is {state.value} has no transition '{action.value}'$"):
+    with pytest.raises(
+        InvalidTransitionError, match=f"^a key that is {state.value} has no transition '{action.value}'$"
+    ):
         apply(state, action)
 
 

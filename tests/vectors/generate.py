@@ -71,7 +71,12 @@ def wrapped_key() -> dict[str, Any]:
         }
         for name, refs, shares, dek, associated_data in rows
     ]
-    return {"format": "wrapped key", "page": "docs/formats/wrapped-key.md", "valid": valid, "invalid": bad_wrapped_keys()}
+    return {
+        "format": "wrapped key",
+        "page": "docs/formats/wrapped-key.md",
+        "valid": valid,
+        "invalid": bad_wrapped_keys(),
+    }
 
 
 def many(count: int) -> list[Ref]:
@@ -170,7 +175,12 @@ def envelope() -> dict[str, Any]:
         ("tag altered", flipped(good, len(good) - 1), AD, DECRYPTION),
         ("other associated data", good, AD + b"0", DECRYPTION),
     ]
-    return {"format": "envelope", "page": "docs/formats/envelope.md", "valid": valid, "invalid": invalid("envelope", rows)}
+    return {
+        "format": "envelope",
+        "page": "docs/formats/envelope.md",
+        "valid": valid,
+        "invalid": invalid("envelope", rows),
+    }
 
 
 def stream() -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""Runs an action in a process of its own that dies by SIGKILL at a chosen step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from collections.abc import Callable
+
+import urllib3
+
+from keyvault.home import Home, assemble, open_engine
+from keyvault.settings import load_settings
+from keyvault.testing import FaultyDatabase, faulty_engine
+from tests.homes import TestHome
+
+FINISHED = 0
+
+
+class Countdown:
+    """Kills the process at step `fatal`, counting from 1."""
+
+    def __init__(self, fatal: int) -> None:
+        self._left = fatal
+
+    def __call__(self, _step: str) -> None:
+        self._left -= 1
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def survives(home: TestHome, role: str, action: Callable[[Home], object], fatal: int) -> bool:
+    """Run `action` on the home, dying at step `fatal`; return whether it came to its end before that step.
+
+    Steps are commits to the database, and calls to the engine: HTTP requests where it is a server.
+    """
+    child = os.fork()
+    if child == 0:
+        _run(home, role, action, Countdown(fatal))
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return False
+    assert os.WEXITSTATUS(status) == FINISHED, "the action failed by itself; its traceback is above"
+    return True
+
+
+def _run(home: TestHome, role: str, action: Callable[[Home], object], hook: Countdown) -> None:
+    code = 1
+    try:
+        settings = load_settings(home.path)
+        engine = open_engine(home.path, settings, role=role)
+        opened = assemble(settings, FaultyDatabase(settings.store, hook), engine)
+        if settings.engine == "vault":
+            _hook_requests(hook)
+        else:
+            opened = assemble(settings, opened.database, faulty_engine(engine, hook))
+        action(opened)
+        code = FINISHED
+    except BaseException:  # noqa: BLE001 - whatever it was must not run on into pytest
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _hook_requests(hook: Countdown) -> None:
+    original = urllib3.HTTPSConnectionPool.urlopen
+
+    def urlopen(self: object, method: str, url: str, *args: object, **kwargs: object) -> object:
+        hook(f"before {method} {url}")
+        response = original(self, method, url, *args, **kwargs)  # type: ignore[arg-type]
+        hook(f"after {method} {url}")
+        return response
+
+    urllib3.HTTPSConnectionPool.urlopen = urlopen  # type: ignore[method-assign,assignment]

@@ -1,0 +1,92 @@
+"""Homes for tests: the two pairs of engine and store that the product is run with."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from keyvault import KeyVault, open_vault
+from keyvault.home import Home, open_home
+from keyvault.initialize import InitOptions, init_home
+from keyvault.settings import VaultOptions
+from shredder.destroy import Destroyer
+from tests.servers import VaultServer
+
+PAIRS = ("embedded+sqlite", "vault+postgresql")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestHome:
+    """A home on disk. `copy` is how a restored store is looked at beside the same engine."""
+
+    __test__ = False
+
+    path: Path
+    store_url: str
+
+    @contextlib.contextmanager
+    def vault(self) -> Iterator[KeyVault]:
+        with open_vault(self.path) as vault:
+            yield vault
+
+    @contextlib.contextmanager
+    def opened(self, role: str = "shredder") -> Iterator[Home]:
+        home = open_home(self.path, role=role)
+        try:
+            yield home
+        finally:
+            home.close()
+
+    @contextlib.contextmanager
+    def destroyer(self) -> Iterator[Destroyer]:
+        with self.opened() as home:
+            yield Destroyer(home)
+
+    def copy(self, path: Path, store_url: str) -> TestHome:
+        """Return a second home on the same engine, whose store is another one."""
+        path.mkdir(mode=0o700)
+        text = (self.path / "keyvault.toml").read_text().replace(self.store_url, store_url)
+        (path / "keyvault.toml").write_text(text)
+        if (self.path / "credentials").exists():
+            shutil.copytree(self.path / "credentials", path / "credentials")
+        return TestHome(path=path, store_url=store_url)
+
+
+def embedded_home(directory: Path, *, clock: str = "real", store_url: str | None = None) -> TestHome:
+    """Make a home on the embedded engine; its store is SQLite unless a URL is given."""
+    path = directory / "home"
+    url = store_url or f"sqlite:///{path / 'store.db'}"
+    init_home(path, InitOptions(engine_dir=str(directory / "engine"), clock=clock, store=url))
+    return TestHome(path=path, store_url=url)
+
+
+def vault_options(server: VaultServer) -> VaultOptions:
+    """Return options with mounts and names of their own, so that tests share a server and nothing else."""
+    tag = secrets.token_hex(4)
+    return VaultOptions(
+        addr=server.addr,
+        ca_file=str(server.ca_file),
+        transit_mount=f"transit-{tag}",
+        log_mount=f"log-{tag}",
+        kv_mount=f"kv-{tag}",
+        approle_mount=f"approle-{tag}",
+        prefix=f"keyvault-{tag}",
+    )
+
+
+def vault_home(directory: Path, server: VaultServer, store_url: str) -> TestHome:
+    """Make a home on a real Vault, under mounts of its own."""
+    path = directory / "home"
+    options = InitOptions(
+        engine="vault",
+        store=store_url,
+        vault=vault_options(server),
+        admin_token=server.root_token,
+        audit_file=str(server.audit_file),
+    )
+    init_home(path, options)
+    return TestHome(path=path, store_url=store_url)
