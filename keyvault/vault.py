@@ -194,7 +194,7 @@ class KeyVault:
         request = KeyRequest(scopes=tuple(scopes), associated_data=associated_data, purpose=purpose, record=record)
         key = value_of(self._issuer.generate([request])[0])
         try:
-            seal_stream(key.plaintext, key.wrapped, source, sink, associated_data, progress)
+            seal_stream(key.plaintext, key.wrapped, source, sink, associated_data, progress=progress)
         finally:
             key.wipe()
 
@@ -212,7 +212,7 @@ class KeyVault:
         request = UnwrapRequest(wrapped=header.wrapped.raw, associated_data=associated_data, purpose=purpose)
         key = value_of(self._issuer.unwrap([request])[0])
         try:
-            open_stream_body(key, header, source, sink, associated_data, progress)
+            open_stream_body(key, header, source, sink, associated_data, progress=progress)
         finally:
             wipe(key)
 

@@ -85,7 +85,9 @@ def kek_and_commitment(head: bytes, salt: bytes, shares: list[bytes]) -> tuple[b
     return output[:32], output[32:]
 
 
-def wrap(salt: bytes, refs: list[Ref], shares: list[bytes], dek: bytes, associated_data: bytes, nonce: bytes) -> bytes:
+def wrap(  # noqa: PLR0917 - the inputs, in the page's order
+    salt: bytes, refs: list[Ref], shares: list[bytes], dek: bytes, associated_data: bytes, nonce: bytes
+) -> bytes:
     head = header(salt, refs)
     kek, commitment = kek_and_commitment(head, salt, shares)
     before = head + commitment + nonce + u(2, len(dek) + 16)

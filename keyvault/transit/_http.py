@@ -199,10 +199,10 @@ def _cause(error: BaseException) -> str:
         )
     if isinstance(reason, NameResolutionError):
         return "the name of its host is not known"
-    if isinstance(reason, ReadTimeoutError | ConnectTimeoutError):
-        return "it did not answer in time"
     if isinstance(reason, NewConnectionError):
         return f"no connection ({_root(reason)}); see whether it runs and the address is right"
+    if isinstance(reason, ReadTimeoutError | ConnectTimeoutError):
+        return "it did not answer in time"
     return f"the connection broke ({type(reason).__name__})"
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import hvac
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
 
-from keyvault.errors import PermissionDeniedError, TransitError
+from keyvault.errors import PermissionDeniedError, TransitError, Unavailable
 from keyvault.transit._http import VaultSettings
 
 _RENEW_AT = 2 / 3
@@ -125,8 +125,8 @@ class Session:
         asked_at = self._clock()
         try:
             auth = self._client.auth.token.renew_self()["auth"]
-        except (Forbidden, InvalidRequest):
-            # Revoked or already over: renewal is a saving, a login is the remedy.
+        except (Forbidden, InvalidRequest, Unavailable):
+            # Revoked, over, or past the maximum, which Vault answers with 500. If Vault is not there, the login says so too.
             self._login(credentials)
             return
         self._lease = _lease(auth["lease_duration"], asked_at, full_ttl=lease.full_ttl, renewable=auth["renewable"])

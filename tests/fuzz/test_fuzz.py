@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,13 +10,13 @@ from tests.fuzz.seeds import CORPUS, seeds
 from tests.fuzz.targets import TARGETS
 
 
-def test_the_corpus_is_that_of_the_vectors():
+def test_the_corpus_is_that_of_the_vectors() -> None:
     for target, name, data in seeds():
         assert (CORPUS / target / name).read_bytes() == data
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_seed_holds(target):
+def test_every_seed_holds(target: str) -> None:
     seed_files = sorted((CORPUS / target).iterdir())
     assert seed_files
     for file in seed_files:
@@ -23,7 +24,7 @@ def test_every_seed_holds(target):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_short_campaign_finds_no_crash(target, tmp_path):
+def test_a_short_campaign_finds_no_crash(target: str, tmp_path: Path) -> None:
     found = tmp_path / "found"
     found.mkdir()
     command = [sys.executable, "-m", "tests.fuzz.run", target, "-runs=20000", "-max_total_time=10", "-max_len=2048"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from keyvault.errors import KeyVaultError, PermissionDeniedError, Unavailable
+from keyvault.transit.base import EngineDataKey
 from keyvault.transit.hashicorp import AppRoleCredentials, HashicorpEngine, TokenCredentials, VaultSettings
 from keyvault.vault_setup import set_up_vault
 from tests.servers import VaultServer
@@ -228,17 +229,21 @@ def test_refused_credentials_are_reported_without_the_secret(
 
 def test_a_missing_login_mount_is_reported(settings: VaultSettings, make_role: Callable[..., Role]) -> None:
     elsewhere = replace(settings, approle_mount="nowhere")
-    with closing(HashicorpEngine(elsewhere, make_role().credentials)) as engine:
-        with pytest.raises(PermissionDeniedError, match="AppRole mount nowhere"):
-            engine.list_keys()
+    with (
+        closing(HashicorpEngine(elsewhere, make_role().credentials)) as engine,
+        pytest.raises(PermissionDeniedError, match="AppRole mount nowhere"),
+    ):
+        engine.list_keys()
 
 
 def test_a_given_token_is_used_as_it_is(vault_server: VaultServer, settings: VaultSettings) -> None:
     with closing(HashicorpEngine(settings, TokenCredentials(token=vault_server.root_token))) as engine:
         assert engine.list_keys() == ["system"]
-    with closing(HashicorpEngine(settings, TokenCredentials(token="hvs.wrong"))) as engine:
-        with pytest.raises(PermissionDeniedError, match="does not accept the administrator's token") as caught:
-            engine.list_keys()
+    with (
+        closing(HashicorpEngine(settings, TokenCredentials(token="hvs.wrong"))) as engine,
+        pytest.raises(PermissionDeniedError, match="does not accept the administrator's token") as caught,
+    ):
+        engine.list_keys()
     assert "hvs.wrong" not in str(caught.value)
 
 
@@ -250,17 +255,18 @@ def test_a_certificate_of_another_authority_is_not_accepted(
 ) -> None:
     make_certificates(tmp_path)
     for ca_file in (tmp_path / "ca.pem", None):
-        with engine_of(replace(settings, ca_file=ca_file), make_role()) as engine:
-            with pytest.raises(Unavailable, match=r"TLS certificate was not accepted.*set the CA file") as caught:
-                engine.list_keys()
+        with (
+            engine_of(replace(settings, ca_file=ca_file), make_role()) as engine,
+            pytest.raises(Unavailable, match=r"TLS certificate was not accepted.*set the CA file") as caught,
+        ):
+            engine.list_keys()
         assert settings.addr in str(caught.value)
 
 
 def test_nobody_listening_is_reported_with_the_address(settings: VaultSettings, make_role: Callable[..., Role]) -> None:
     nowhere = replace(settings, addr=f"https://127.0.0.1:{free_port()}")
-    with engine_of(nowhere, make_role()) as engine:
-        with pytest.raises(Unavailable, match="refused") as caught:
-            engine.list_keys()
+    with engine_of(nowhere, make_role()) as engine, pytest.raises(Unavailable, match="no connection") as caught:
+        engine.list_keys()
     assert nowhere.addr in str(caught.value)
     assert caught.value.retry_after > 0
 
@@ -281,9 +287,7 @@ def test_a_sealed_vault_fails_a_whole_batch_at_once_and_serves_again_when_unseal
         assert {type(result) for result in results} == {Unavailable}
         assert len({id(result) for result in results}) <= settings.pool_size
         server.unseal()
-        assert [type(key) for key in engine.generate_data_keys(names[:3])] == [
-            type(engine.generate_data_keys(names[:1])[0])
-        ] * 3
+        assert [type(key) for key in engine.generate_data_keys(names[:3])] == [EngineDataKey] * 3
 
 
 def test_a_vault_that_was_down_serves_again_without_a_new_engine(new_vault: Callable[..., VaultServer]) -> None:

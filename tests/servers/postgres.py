@@ -4,11 +4,10 @@ import contextlib
 import os
 import pwd
 import secrets
-import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,10 +16,10 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-from tests.servers.process import ServerError, end, free_port, is_root, prefix, say, spawn, tail, wait_until
+from tests.servers.postgres_programs import client_environment, find_programs, server_user
+from tests.servers.process import ServerError, end, free_port, prefix, spawn, tail, wait_until
 
 USER = "keyvault"
-_PROGRAMS = ("initdb", "postgres", "pg_dump", "psql")
 _DRIVER = "postgresql+psycopg"
 # The postmaster's own shutdown modes: https://www.postgresql.org/docs/current/server-shutdown.html
 _STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
@@ -50,7 +49,12 @@ class PostgresServer:
             raise ServerError("this PostgreSQL server runs already")
         command = [str(self.bin_dir / "postgres"), "-D", str(self.data_dir)]
         self.process = spawn(
-            command, log=self.log_file, cwd=self.data_dir, death_signal="INT", user=_server_user(), env=_environment()
+            command,
+            log=self.log_file,
+            cwd=self.data_dir,
+            death_signal="INT",
+            user=server_user(),
+            env=client_environment(),
         )
         self.pid = self.process.pid
         wait_until(self._answers, what="PostgreSQL answers", log=self.log_file, process=self.process)
@@ -102,7 +106,7 @@ class PostgresServer:
 
     def _client(self, program: str, *arguments: str) -> None:
         command = [str(self.bin_dir / program), *arguments]
-        done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=client_environment(), capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise ServerError(f"{program} ended with status {done.returncode}: {done.stderr.strip()}")
 
@@ -138,40 +142,9 @@ def running_postgres(*, fsync: bool = False) -> Iterator[PostgresServer]:
                 server.stop("fast")
 
 
-def find_programs() -> Path:
-    """Return the directory of PostgreSQL's programs; root on Debian installs the package when there is none."""
-    found = _installed_programs()
-    if found is None and is_root() and shutil.which("apt-get"):
-        _install()
-        found = _installed_programs()
-    if found is None:
-        raise ServerError(
-            "PostgreSQL's programs (initdb, postgres, pg_dump, psql) are neither on PATH nor in /usr/lib/postgresql/*/bin: "
-            "install them, on Debian with `apt-get install postgresql`, and run this again"
-        )
-    return found
-
-
-def _installed_programs() -> Path | None:
-    on_path = shutil.which("pg_ctl")
-    packaged = sorted(Path("/usr/lib/postgresql").glob("[0-9][0-9]/bin"), reverse=True)
-    candidates = [*([Path(on_path).resolve().parent] if on_path else []), *packaged]
-    return next((path for path in candidates if all(os.access(path / name, os.X_OK) for name in _PROGRAMS)), None)
-
-
-def _install() -> None:
-    say("PostgreSQL is missing: installing Debian's postgresql package")
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update", "-q"], ["apt-get", "install", "-q", "-y", "postgresql"]):
-        # apt talks on standard output, which belongs to the command that is run beside the servers.
-        done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, stdout=2, check=False)
-        if done.returncode != 0:
-            raise ServerError(f"`{' '.join(command)}` ended with status {done.returncode}: install postgresql by hand")
-
-
 def _initialise(server: PostgresServer) -> None:
     """Create the cluster: C.UTF-8, passwords over TCP, no socket files."""
-    home, user = server.data_dir.parent, _server_user()
+    home, user = server.data_dir.parent, server_user()
     secret = home / "password"
     secret.touch(mode=0o600)
     secret.write_text(server.password)
@@ -187,7 +160,7 @@ def _initialise(server: PostgresServer) -> None:
     sync = [] if server.fsync else ["--no-sync"]
     command = [*prefix(user=user), str(server.bin_dir / "initdb"), "-D", str(server.data_dir), *options, *sync]
     with server.log_file.open("ab") as log:
-        done = subprocess.run(command, cwd=home, env=_environment(), stdout=log, stderr=log, check=False)
+        done = subprocess.run(command, cwd=home, env=client_environment(), stdout=log, stderr=log, check=False)
     if done.returncode != 0:
         raise ServerError(f"initdb ended with status {done.returncode}:\n{tail(server.log_file)}")
     with (server.data_dir / "postgresql.conf").open("a") as configuration:
@@ -207,7 +180,7 @@ def _settings(server: PostgresServer) -> dict[str, str]:
 @contextlib.contextmanager
 def _home() -> Iterator[Path]:
     """Make a temporary directory that the server's user owns and can reach; pytest's own are closed to others."""
-    user = _server_user()
+    user = server_user()
     with tempfile.TemporaryDirectory(prefix="keyvault-postgres-", dir=_temporary_root(user)) as name:
         if user is not None:
             os.chown(name, user.pw_uid, user.pw_gid)
@@ -219,18 +192,3 @@ def _temporary_root(user: pwd.struct_passwd | None) -> Path:
     root = Path(tempfile.gettempdir()).resolve()
     closed = any(not parent.stat().st_mode & 0o001 for parent in (root, *root.parents))
     return Path("/tmp") if user is not None and closed else root
-
-
-def _server_user() -> pwd.struct_passwd | None:
-    """Return who runs the server: the caller, except that PostgreSQL refuses root."""
-    if not is_root():
-        return None
-    for name in ("postgres", "nobody"):
-        with contextlib.suppress(KeyError):
-            return pwd.getpwnam(name)
-    raise ServerError("PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody` to run it")
-
-
-def _environment() -> Mapping[str, str]:
-    """Return the environment without libpq's variables, which would redirect clients to other servers."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C.UTF-8"}

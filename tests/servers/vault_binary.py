@@ -30,9 +30,10 @@ def find_vault() -> Path:
     """
     given = os.environ.get("KEYVAULT_TEST_VAULT")
     if given:
-        if not _is_vault(Path(given)):
+        path = Path(given).absolute()
+        if not _is_vault(path):
             raise ServerError(f"KEYVAULT_TEST_VAULT={given} is not a Vault or OpenBao program: correct it or unset it")
-        return Path(given).absolute()
+        return path
     found = (Path(path) for path in map(shutil.which, ("bao", "vault")) if path)
     return next((path for path in found if _is_vault(path)), None) or cached_vault()
 

@@ -27,7 +27,7 @@ def open_as_a_vault_does(data: bytes) -> bytes:
 
 
 @given(st.binary(max_size=5000), st.binary(max_size=100))
-def test_round_trip(plaintext, associated_data):
+def test_round_trip(plaintext: bytes, associated_data: bytes) -> None:
     data = seal_envelope(DEK, WRAPPED, plaintext, associated_data)
     envelope = split_envelope(data)
     assert type(data) is bytes
@@ -36,18 +36,18 @@ def test_round_trip(plaintext, associated_data):
     assert open_envelope(envelope, DEK, associated_data) == plaintext
 
 
-def test_a_megabyte_and_any_kind_of_bytes():
+def test_a_megabyte_and_any_kind_of_bytes() -> None:
     plaintext = bytearray(b"abc" * 400_000)
     data = seal_envelope(bytearray(DEK), WRAPPED, memoryview(plaintext), bytearray(b"ad"))
     assert open_envelope(split_envelope(bytearray(data)), bytearray(DEK), memoryview(b"ad")) == plaintext
 
 
-def test_sealing_twice_gives_two_nonces():
+def test_sealing_twice_gives_two_nonces() -> None:
     assert len({split_envelope(seal_envelope(DEK, WRAPPED, SECRET)).nonce for _ in range(100)}) == 100
 
 
 @pytest.mark.parametrize("bit", [0x01, 0x80])
-def test_no_byte_can_be_altered(bit):
+def test_no_byte_can_be_altered(bit: int) -> None:
     assert open_as_a_vault_does(SEALED) == SECRET
     for position in range(len(SEALED)):
         altered = bytearray(SEALED)
@@ -56,7 +56,7 @@ def test_no_byte_can_be_altered(bit):
             open_as_a_vault_does(bytes(altered))
 
 
-def test_no_byte_of_the_wrapped_key_can_be_altered_even_for_who_has_the_data_key():
+def test_no_byte_of_the_wrapped_key_can_be_altered_even_for_who_has_the_data_key() -> None:
     for position in range(4, 4 + len(WRAPPED)):
         altered = bytearray(SEALED)
         altered[position] ^= 1
@@ -64,7 +64,7 @@ def test_no_byte_of_the_wrapped_key_can_be_altered_even_for_who_has_the_data_key
             open_envelope(split_envelope(bytes(altered)), DEK, b"ad")
 
 
-def test_truncated_anywhere():
+def test_truncated_anywhere() -> None:
     for end in range(len(SEALED)):
         expected = InvalidFormatError if end < 4 + len(WRAPPED) + 12 + 16 else DecryptionFailedError
         with pytest.raises(expected):
@@ -72,33 +72,33 @@ def test_truncated_anywhere():
 
 
 @pytest.mark.parametrize("extra", [b"\x00", b"x" * 16, SEALED])
-def test_extended(extra):
+def test_extended(extra: bytes) -> None:
     with pytest.raises(DecryptionFailedError):
         open_as_a_vault_does(SEALED + extra)
 
 
-def test_headers_of_two_envelopes_exchanged():
+def test_headers_of_two_envelopes_exchanged() -> None:
     wrapped = KEY.wrap(DEK, b"ad")
     assert open_as_a_vault_does(seal_envelope(DEK, wrapped, SECRET, b"ad")) == SECRET
     exchanged = SEALED[:4] + wrapped + SEALED[4 + len(WRAPPED) :]
-    with pytest.raises(DecryptionFailedError, match="^the envelope was altered, or has other associated data$"):
+    with pytest.raises(DecryptionFailedError, match=r"^the envelope was altered, or has other associated data$"):
         open_as_a_vault_does(exchanged)
 
 
-def test_scopes_in_another_order():
+def test_scopes_in_another_order() -> None:
     turned = Header(salt=bytes(32), scopes=SCOPES[::-1]).encoded
     with pytest.raises(DecryptionFailedError):
         open_as_a_vault_does(SEALED[:4] + turned + SEALED[4 + len(turned) :])
 
 
 @pytest.mark.parametrize("other", [b"", b"a", b"add"])
-def test_associated_data_is_bound(other):
+def test_associated_data_is_bound(other: bytes) -> None:
     with pytest.raises(DecryptionFailedError) as raised:
         open_envelope(split_envelope(SEALED), DEK, other)
     assert raised.value.__cause__ is not None
 
 
-def test_another_data_key():
+def test_another_data_key() -> None:
     with pytest.raises(DecryptionFailedError):
         open_envelope(split_envelope(SEALED), bytes(32), b"ad")
 
@@ -107,17 +107,18 @@ def test_another_data_key():
     "data",
     [b"", b"KVE", WRAPPED, b"KVS\x01" + SEALED[4:], b"KVE\x00" + SEALED[4:], b"KVE\x02" + SEALED[4:], b"{}" * 99],
 )
-def test_other_formats(data):
+def test_other_formats(data: bytes) -> None:
     with pytest.raises(InvalidFormatError):
         split_envelope(data)
 
 
-def test_too_long_for_an_envelope():
-    with mmap.mmap(-1, MAX_PLAINTEXT_BYTES + 1) as untouched, memoryview(untouched) as plaintext:
-        with pytest.raises(
-            InvalidInputError, match="^an envelope holds at most 2147483631 bytes.* seal a stream instead$"
-        ):
-            seal_envelope(DEK, WRAPPED, plaintext)
+def test_too_long_for_an_envelope() -> None:
+    with (
+        mmap.mmap(-1, MAX_PLAINTEXT_BYTES + 1) as untouched,
+        memoryview(untouched) as plaintext,
+        pytest.raises(InvalidInputError, match=r"^an envelope holds at most 2147483631 bytes.* seal a stream instead$"),
+    ):
+        seal_envelope(DEK, WRAPPED, plaintext)
     size = len(SEALED) - len(SECRET) + MAX_PLAINTEXT_BYTES + 1
     with mmap.mmap(-1, size) as sparse:
         sparse[: len(SEALED)] = SEALED
@@ -126,13 +127,13 @@ def test_too_long_for_an_envelope():
 
 
 @pytest.mark.parametrize("size", [0, 16, 31, 33])
-def test_data_keys_out_of_range(size):
+def test_data_keys_out_of_range(size: int) -> None:
     for call in (lambda dek: seal_envelope(dek, WRAPPED, b""), lambda dek: open_envelope(split_envelope(SEALED), dek)):
-        with pytest.raises(InvalidInputError, match=f"of 32 bytes; this one has {size}$"):
+        with pytest.raises(InvalidInputError, match=rf"of 32 bytes; this one has {size}$"):
             call(bytes(size))
 
 
-def test_associated_data_out_of_range():
+def test_associated_data_out_of_range() -> None:
     for call in (
         lambda ad: seal_envelope(DEK, WRAPPED, b"", ad),
         lambda ad: open_envelope(split_envelope(SEALED), DEK, ad),
@@ -141,7 +142,7 @@ def test_associated_data_out_of_range():
             call(bytes(65537))
 
 
-def test_values():
+def test_values() -> None:
     envelope = split_envelope(SEALED)
     assert isinstance(envelope, Envelope)
     assert envelope.wrapped == parse_wrapped(WRAPPED)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, reject
@@ -19,7 +20,7 @@ def at(text: str) -> datetime:
 
 
 @pytest.mark.parametrize("vector", VECTORS["valid"], ids=lambda vector: ascii(vector["name"])[:40])
-def test_valid_names(vector):
+def test_valid_names(vector: dict[str, Any]) -> None:
     scope = Scope.parse(vector["name"])
     assert (scope.kind.value, list(scope.segments)) == (vector["kind"], vector["segments"])
     assert scope == Scope.of(ScopeKind(vector["kind"]), *vector["segments"])
@@ -29,7 +30,7 @@ def test_valid_names(vector):
 
 
 @pytest.mark.parametrize("vector", VECTORS["invalid"], ids=lambda vector: vector["why"])
-def test_invalid_names(vector):
+def test_invalid_names(vector: dict[str, Any]) -> None:
     with pytest.raises(InvalidScopeError) as raised:
         Scope.parse(vector["name"])
     assert raised.value.__cause__ is None
@@ -48,13 +49,13 @@ def test_invalid_names(vector):
         ("user/" + "\u00e4" * 300, "the scope name has 605 bytes in UTF-8; 512 are allowed"),
     ],
 )
-def test_messages_name_the_rule_and_the_segment(name, message):
+def test_messages_name_the_rule_and_the_segment(name: str, message: str) -> None:
     with pytest.raises(InvalidScopeError) as raised:
         Scope.parse(name)
     assert str(raised.value) == message
 
 
-def test_no_message_and_no_repr_shows_a_name():
+def test_no_message_and_no_repr_shows_a_name() -> None:
     secret = "Zaphod"
     for kind, *segments in [
         ("consumer", "a", secret, secret),
@@ -76,12 +77,12 @@ def test_no_message_and_no_repr_shows_a_name():
 
 
 @pytest.mark.parametrize("segments", [("a",), ("a", "b", "c"), ()])
-def test_of_checks_the_shape(segments):
+def test_of_checks_the_shape(segments: tuple[str, ...]) -> None:
     with pytest.raises(InvalidScopeError, match="its form is consumer/ACCOUNT/CONSUMER"):
         Scope.of(ScopeKind.CONSUMER, *segments)
 
 
-def test_of_counts_the_bytes_of_the_canonical_name():
+def test_of_counts_the_bytes_of_the_canonical_name() -> None:
     assert len(Scope.of(ScopeKind.USER, "/" * 169).canonical) == MAX_NAME_BYTES
     with pytest.raises(InvalidScopeError, match="515 bytes"):
         Scope.of(ScopeKind.USER, "/" * 170)
@@ -95,7 +96,7 @@ characters = st.one_of(
 
 
 @given(st.sampled_from([s for s in SHAPES if not s[1][-1].startswith("YYYY")]), st.data())
-def test_what_can_be_built_is_parsed_back(shape, data):
+def test_what_can_be_built_is_parsed_back(shape: tuple[ScopeKind, tuple[str, ...]], data: st.DataObject) -> None:
     kind, forms = shape
     segments = [data.draw(st.text(characters, min_size=1, max_size=12)) for _ in forms]
     try:
@@ -108,7 +109,7 @@ def test_what_can_be_built_is_parsed_back(shape, data):
 
 
 @given(st.one_of(st.text(characters, max_size=20), st.text().map(lambda text: "user/" + text)))
-def test_any_text_is_refused_or_canonical(name):
+def test_any_text_is_refused_or_canonical(name: str) -> None:
     try:
         scope = Scope.parse(name)
     except InvalidScopeError:
@@ -117,14 +118,14 @@ def test_any_text_is_refused_or_canonical(name):
     assert Scope.of(scope.kind, *scope.segments) == scope
 
 
-def test_scopes_are_values():
+def test_scopes_are_values() -> None:
     scope = Scope.parse("user/a")
     assert {scope, Scope.parse("user/a"), Scope.parse("user/A")} == {scope, Scope.of(ScopeKind.USER, "A")}
     with pytest.raises(AttributeError):
         scope.kind = ScopeKind.CONSUMER  # type: ignore[misc]
 
 
-def test_kind_rules():
+def test_kind_rules() -> None:
     assert set(KIND_RULES) == set(ScopeKind)
     impersonal = {kind for kind, rules in KIND_RULES.items() if not rules.names_person}
     assert impersonal == {ScopeKind.COMMUNICATIONS, ScopeKind.BUSINESS}
@@ -146,19 +147,21 @@ def test_kind_rules():
         ("marketing/m", None, None, None, None, None),
     ],
 )
-def test_properties(name, account, period, start, end, due):
+def test_properties(  # noqa: PLR0917 - a table of expectations
+    name: str, account: str | None, period: str | None, start: str | None, end: str | None, due: str | None
+) -> None:
     scope = Scope.parse(name)
     assert (scope.account, scope.period) == (account, period)
     assert [scope.period_start, scope.period_end, scope.due_at] == [text and at(text) for text in (start, end, due)]
 
 
-def test_the_last_years_end_at_the_last_instant():
+def test_the_last_years_end_at_the_last_instant() -> None:
     assert Scope.parse("business/a/9999").period_end == LAST_INSTANT
     assert Scope.parse("communications/a/9997-10").due_at == at("9999-12-01")
     assert Scope.parse("communications/a/9997-11").due_at == LAST_INSTANT
 
 
-def test_creatable_until_the_due_date():
+def test_creatable_until_the_due_date() -> None:
     scope = Scope.parse("communications/acct-001/2024-05")
     check_creatable(scope, at("2026-06-30T23:59:59.999999"))
     with pytest.raises(AlreadyDueError, match="ended at 2026-07-01T00:00:00") as raised:
@@ -169,7 +172,7 @@ def test_creatable_until_the_due_date():
 @pytest.mark.parametrize(
     ("name", "opens"), [("communications/acct-001/2024-05", "2024-05-01"), ("business/acct-001/2025", "2025-01-01")]
 )
-def test_creatable_from_the_first_instant(name, opens):
+def test_creatable_from_the_first_instant(name: str, opens: str) -> None:
     scope = Scope.parse(name)
     check_creatable(scope, at(opens))
     with pytest.raises(NotYetOpenError, match=f"begins at {opens}") as raised:
@@ -178,7 +181,7 @@ def test_creatable_from_the_first_instant(name, opens):
 
 
 @pytest.mark.parametrize("name", ["consumer/a/b", "user/u", "marketing/m", "customer/a/t"])
-def test_scopes_without_a_period_are_always_creatable(name):
+def test_scopes_without_a_period_are_always_creatable(name: str) -> None:
     for moment in ("0001-01-01", "9999-12-31"):
         check_creatable(Scope.parse(name), at(moment))
 
@@ -199,12 +202,12 @@ def test_scopes_without_a_period_are_always_creatable(name):
         ("9999-11-30", 1, "9999-12-30"),
     ],
 )
-def test_add_months(start, months, end):
+def test_add_months(start: str, months: int, end: str) -> None:
     assert add_months(at(start), months) == at(end)
 
 
 @given(st.datetimes(timezones=st.just(UTC)), st.integers(0, 400))
-def test_add_months_never_falls_short(instant, months):
+def test_add_months_never_falls_short(instant: datetime, months: int) -> None:
     later = add_months(instant, months)
     if later == LAST_INSTANT:
         return
@@ -217,5 +220,5 @@ def test_add_months_never_falls_short(instant, months):
         assert (later - timedelta(days=1)).day < instant.day
 
 
-def test_add_months_after_the_last_year():
+def test_add_months_after_the_last_year() -> None:
     assert add_months(at("9999-12-01"), 1) == LAST_INSTANT

@@ -4,6 +4,7 @@ import io
 import os
 import threading
 import tracemalloc
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -55,13 +56,13 @@ BEFORE = STREAM[:HEADER_BYTES]
 
 @given(st.binary(max_size=3000), st.binary(max_size=100))
 @settings(max_examples=50)
-def test_round_trip(plaintext, associated_data):
+def test_round_trip(plaintext: bytes, associated_data: bytes) -> None:
     assert opened(seal(plaintext, associated_data), associated_data) == plaintext
 
 
 @pytest.mark.parametrize("segments", [0, 1, 2])
 @pytest.mark.parametrize("more", [-1, 0, 1])
-def test_lengths_at_segment_boundaries(segments, more):
+def test_lengths_at_segment_boundaries(segments: int, more: int) -> None:
     size = segments * SEGMENT_BYTES + more
     if size < 0:
         size = 3 * SEGMENT_BYTES
@@ -95,12 +96,12 @@ class DribbleRaw(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer, /) -> int:
+    def readinto(self, buffer: Any, /) -> int:
         return self.buffer.readinto(memoryview(buffer)[:77_777])
 
 
 @pytest.mark.parametrize("source_of", [Dribble, DribbleRaw])
-def test_short_reads_and_short_writes(source_of):
+def test_short_reads_and_short_writes(source_of: Any) -> None:
     sealed, plain = Dribble(), Dribble()
     seal_stream(DEK, WRAPPED, source_of(LONG), sealed, b"ad")
     source = source_of(sealed.buffer.getvalue())
@@ -108,7 +109,7 @@ def test_short_reads_and_short_writes(source_of):
     assert plain.buffer.getvalue() == LONG
 
 
-def test_through_real_pipes():
+def test_through_real_pipes() -> None:
     read_end, write_end = os.pipe()
     with open(read_end, "rb", buffering=0) as source, open(write_end, "wb", buffering=0) as sink:  # noqa: PTH123 - descriptors
 
@@ -124,7 +125,7 @@ def test_through_real_pipes():
     assert plain.getvalue() == LONG
 
 
-def test_progress_is_told_plaintext_bytes():
+def test_progress_is_told_plaintext_bytes() -> None:
     sealing: list[int] = []
     opening: list[int] = []
     sink = io.BytesIO()
@@ -134,7 +135,7 @@ def test_progress_is_told_plaintext_bytes():
     assert sealing == opening == [SEGMENT_BYTES, SEGMENT_BYTES, 1000]
 
 
-def test_memory_is_constant():
+def test_memory_is_constant() -> None:
     class Zeros:
         left = 64 * SEGMENT_BYTES
 
@@ -161,7 +162,7 @@ def test_memory_is_constant():
     assert peak < 5 * SEGMENT_BYTES
 
 
-def test_every_stream_has_its_own_prefix():
+def test_every_stream_has_its_own_prefix() -> None:
     assert len({seal(b"")[HEADER_BYTES - 7 : HEADER_BYTES] for _ in range(50)}) == 50
 
 
@@ -178,13 +179,13 @@ def refused(data: bytes, *errors: type[Exception], at_most: int = 0) -> None:
     assert LONG.startswith(written)
 
 
-def test_no_byte_of_the_header_can_be_altered():
+def test_no_byte_of_the_header_can_be_altered() -> None:
     short = seal(b"short")
     for position in range(HEADER_BYTES):
         refused(flipped(short, position), InvalidFormatError, DecryptionFailedError)
 
 
-def test_no_byte_of_a_short_stream_can_be_altered():
+def test_no_byte_of_a_short_stream_can_be_altered() -> None:
     short = seal(b"short")
     for position in range(HEADER_BYTES, len(short)):
         refused(flipped(short, position), DecryptionFailedError)
@@ -196,21 +197,21 @@ def flipped(data: bytes, position: int) -> bytes:
 
 @pytest.mark.parametrize("segment", [0, 1, 2])
 @pytest.mark.parametrize("offset", [0, 1, 499, 983, 984, 999, 1000, 1015, -1, -16, -17])
-def test_no_byte_of_a_segment_can_be_altered(segment, offset):
+def test_no_byte_of_a_segment_can_be_altered(segment: int, offset: int) -> None:
     start = HEADER_BYTES + segment * SEALED_BYTES
     end = min(start + SEALED_BYTES, len(STREAM))
     position = start + offset if offset >= 0 else end + offset
     refused(flipped(STREAM, position), DecryptionFailedError, at_most=segment * SEGMENT_BYTES)
 
 
-def test_truncated_in_the_header():
+def test_truncated_in_the_header() -> None:
     for end in range(HEADER_BYTES + 16):
         refused(STREAM[:end], InvalidFormatError)
 
 
 @pytest.mark.parametrize("boundary", [1, 2, 3])
 @pytest.mark.parametrize("less", [0, 1, 2, 15, 16, 17, 1000])
-def test_truncated_at_boundaries(boundary, less):
+def test_truncated_at_boundaries(boundary: int, less: int) -> None:
     end = min(HEADER_BYTES + boundary * SEALED_BYTES, len(STREAM)) - less
     if end == len(STREAM):
         assert opened(STREAM[:end]) == LONG
@@ -219,18 +220,18 @@ def test_truncated_at_boundaries(boundary, less):
 
 
 @pytest.mark.parametrize("more", [1, 15, 16, 17])
-def test_a_boundary_and_a_little_more(more):
+def test_a_boundary_and_a_little_more(more: int) -> None:
     end = HEADER_BYTES + SEALED_BYTES + more
     expected = InvalidFormatError if more <= 16 else DecryptionFailedError
     refused(STREAM[:end], expected, at_most=SEGMENT_BYTES)
 
 
 @pytest.mark.parametrize("extra", [b"\x00", bytes(16), bytes(SEALED_BYTES), THIRD])
-def test_extended(extra):
+def test_extended(extra: bytes) -> None:
     refused(STREAM + extra, DecryptionFailedError, at_most=2 * SEGMENT_BYTES)
 
 
-def test_extended_after_a_full_last_segment():
+def test_extended_after_a_full_last_segment() -> None:
     full = seal(LONG[:SEGMENT_BYTES])
     for extra in (b"\x00", bytes(16), THIRD):
         refused(full + extra, DecryptionFailedError)
@@ -251,24 +252,24 @@ def test_extended_after_a_full_last_segment():
     ],
     ids=["swapped", "first dropped", "dropped", "first twice", "twice", "last twice", "last dropped", "first", "last"],
 )
-def test_segments_are_counted(segments, written):
+def test_segments_are_counted(segments: list[bytes], written: int) -> None:
     refused(BEFORE + b"".join(segments), DecryptionFailedError, at_most=written * SEGMENT_BYTES)
 
 
-def test_segments_of_two_streams_under_one_key():
+def test_segments_of_two_streams_under_one_key() -> None:
     other = seal(LONG)
     refused(BEFORE + FIRST + other[HEADER_BYTES + SEALED_BYTES :], DecryptionFailedError, at_most=SEGMENT_BYTES)
     refused(other[:HEADER_BYTES] + STREAM[HEADER_BYTES:], DecryptionFailedError)
 
 
-def test_headers_of_two_streams_exchanged():
+def test_headers_of_two_streams_exchanged() -> None:
     wrapped = KEY.wrap(DEK, b"ad")
     refused(STREAM[:4] + wrapped + STREAM[4 + len(WRAPPED) :], DecryptionFailedError)
 
 
-def test_associated_data_is_bound():
+def test_associated_data_is_bound() -> None:
     for other in (b"", b"a", b"add"):
-        with pytest.raises(DecryptionFailedError, match="^segment 0 of the stream was altered, moved, or cut off"):
+        with pytest.raises(DecryptionFailedError, match=r"^segment 0 of the stream was altered, moved, or cut off"):
             opened(STREAM, other)
 
 
@@ -276,31 +277,31 @@ def test_associated_data_is_bound():
 
 
 @pytest.mark.parametrize("size", [0, 16, 33])
-def test_data_keys_out_of_range(size):
+def test_data_keys_out_of_range(size: int) -> None:
     sink = io.BytesIO()
     with pytest.raises(InvalidInputError, match="of 32 bytes"):
         seal_stream(bytes(size), WRAPPED, io.BytesIO(), sink)
     assert sink.getvalue() == b""
 
 
-def test_associated_data_out_of_range():
+def test_associated_data_out_of_range() -> None:
     with pytest.raises(InvalidInputError, match="65536 are allowed"):
         seal_stream(DEK, WRAPPED, io.BytesIO(), io.BytesIO(), bytes(65537))
 
 
-def test_segments_are_limited(monkeypatch):
+def test_segments_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert module.MAX_SEGMENTS == 2**32
     monkeypatch.setattr(module, "MAX_SEGMENTS", 2)
     assert opened(seal(LONG[: 2 * SEGMENT_BYTES])) == LONG[: 2 * SEGMENT_BYTES]
-    with pytest.raises(InvalidInputError, match="more than 2\\^32 segments"):
+    with pytest.raises(InvalidInputError, match=r"more than 2\^32 segments"):
         seal(LONG)
 
 
 class NotReady(io.RawIOBase):
-    def readinto(self, _buffer, /) -> None:
+    def readinto(self, _buffer: Any, /) -> None:
         return None
 
-    def write(self, _data, /) -> None:
+    def write(self, _data: Any, /) -> None:
         return None
 
 
@@ -310,17 +311,17 @@ class NotReadyPlain:
 
 
 @pytest.mark.parametrize("source", [NotReady(), NotReadyPlain()])
-def test_a_source_without_data_yet_is_not_the_end(source):
+def test_a_source_without_data_yet_is_not_the_end(source: Any) -> None:
     with pytest.raises(InvalidInputError, match="it must block"):
         seal_stream(DEK, WRAPPED, source, io.BytesIO())
 
 
-def test_a_sink_that_takes_nothing():
+def test_a_sink_that_takes_nothing() -> None:
     with pytest.raises(InvalidInputError, match="it must block"):
         seal_stream(DEK, WRAPPED, io.BytesIO(), NotReady())
 
 
-def test_errors_of_the_sink_pass_and_buffers_are_cleared(monkeypatch):
+def test_errors_of_the_sink_pass_and_buffers_are_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
         def write(self, data: memoryview, /) -> int:
             if len(data) > 10_000:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -19,14 +22,16 @@ from keyvault.wrapped import CustodyCode, Header, ScopeShareRef, derive_wrapping
 from tests import reference
 from tests.vectors import FOLDER, generate, load
 
+Fix = Callable[[ModuleType, bytes], None]
+
 WRAPPED, ENVELOPE, STREAM = load("wrapped-key"), load("envelope"), load("stream")
 
 
-def name_of(vector):
-    return vector["name"]
+def name_of(vector: dict[str, Any]) -> str:
+    return str(vector["name"])
 
 
-def unhex(vector):
+def unhex(vector: dict[str, Any]) -> dict[str, bytes]:
     return {
         key: bytes.fromhex(value)
         for key, value in vector.items()
@@ -38,15 +43,15 @@ def unhex(vector):
 
 
 @pytest.mark.parametrize("vector", load("rfc5869")["cases"], ids=name_of)
-def test_hkdf(vector):
+def test_hkdf(vector: dict[str, Any]) -> None:
     case = unhex(vector)
-    inputs = {"salt": case["salt"], "info": case["info"], "length": len(case["okm"])}
-    assert hkdf(case["ikm"], **inputs) == case["okm"]
-    assert reference.hkdf(case["ikm"], **inputs) == case["okm"]
+    ikm, salt, info, okm = case["ikm"], case["salt"], case["info"], case["okm"]
+    assert hkdf(ikm, salt=salt, info=info, length=len(okm)) == okm
+    assert reference.hkdf(ikm, salt, info, len(okm)) == okm
 
 
 @pytest.mark.parametrize("vector", load("aes-256-gcm")["cases"], ids=name_of)
-def test_aes_gcm(vector):
+def test_aes_gcm(vector: dict[str, Any]) -> None:
     case = unhex(vector)
     key, nonce, plaintext, aad = case["key"], case["nonce"], case["plaintext"], case["associated_data"]
     sealed = case["ciphertext"] + case["tag"]
@@ -62,15 +67,15 @@ def test_aes_gcm(vector):
 
 
 @pytest.mark.parametrize(("name", "text"), generate.texts().items())
-def test_the_files_are_what_the_reference_makes(name, text):
+def test_the_files_are_what_the_reference_makes(name: str, text: str) -> None:
     assert (FOLDER / f"{name}.json").read_text(encoding="ascii") == text
 
 
 @pytest.fixture
-def randomness(monkeypatch):
+def randomness(monkeypatch: pytest.MonkeyPatch) -> Fix:
     """Let the product draw what a vector names."""
 
-    def fix(module, value):
+    def fix(module: ModuleType, value: bytes) -> None:
         monkeypatch.setattr(
             module.os, "urandom", lambda size: value if size == len(value) else pytest.fail("other size")
         )
@@ -79,7 +84,7 @@ def randomness(monkeypatch):
 
 
 @pytest.mark.parametrize("vector", WRAPPED["valid"], ids=name_of)
-def test_wrapped_key(vector, randomness):
+def test_wrapped_key(vector: dict[str, Any], randomness: Fix) -> None:
     case = unhex(vector)
     shares = [bytes.fromhex(share) for share in vector["shares"]]
     header = Header(salt=case["salt"], scopes=tuple(map(ref_of, vector["scopes"])))
@@ -92,14 +97,14 @@ def test_wrapped_key(vector, randomness):
     assert key.wrap(case["dek"], case["associated_data"]) == case["wrapped"]
 
 
-def ref_of(scope):
+def ref_of(scope: dict[str, Any]) -> ScopeShareRef:
     names = ("scope_id", "record_tag", "token")
     fields = {name: bytes.fromhex(scope[name]) for name in names}
     return ScopeShareRef(custody=CustodyCode(scope["custody"]), generation=scope["generation"], **fields)
 
 
 @pytest.mark.parametrize("vector", WRAPPED["invalid"], ids=name_of)
-def test_invalid_wrapped_key(vector):
+def test_invalid_wrapped_key(vector: dict[str, Any]) -> None:
     case = unhex(vector)
     shares = [bytes.fromhex(share) for share in vector["shares"]]
     with pytest.raises(getattr(errors, vector["error"])):  # noqa: PT012 - which step raises is the vector's to say
@@ -108,7 +113,7 @@ def test_invalid_wrapped_key(vector):
 
 
 @pytest.mark.parametrize("vector", ENVELOPE["valid"], ids=name_of)
-def test_envelope(vector, randomness):
+def test_envelope(vector: dict[str, Any], randomness: Fix) -> None:
     case = unhex(vector)
     parsed = split_envelope(case["envelope"])
     assert (parsed.wrapped.raw, parsed.nonce) == (case["wrapped"], case["nonce"])
@@ -119,14 +124,14 @@ def test_envelope(vector, randomness):
 
 
 @pytest.mark.parametrize("vector", ENVELOPE["invalid"], ids=name_of)
-def test_invalid_envelope(vector):
+def test_invalid_envelope(vector: dict[str, Any]) -> None:
     case = unhex(vector)
     with pytest.raises(getattr(errors, vector["error"])):
         open_envelope(split_envelope(case["envelope"]), case["dek"], case["associated_data"])
 
 
 @pytest.mark.parametrize("vector", STREAM["valid"], ids=name_of)
-def test_stream(vector, randomness):
+def test_stream(vector: dict[str, Any], randomness: Fix) -> None:
     case = unhex({key: value for key, value in vector.items() if key != "stream_sha256"})
     plaintext = generate.repeated(vector["plaintext_bytes"])
     randomness(stream_module, case["prefix"])
@@ -142,7 +147,7 @@ def test_stream(vector, randomness):
 
 
 @pytest.mark.parametrize("vector", STREAM["invalid"], ids=name_of)
-def test_invalid_stream(vector):
+def test_invalid_stream(vector: dict[str, Any]) -> None:
     case = unhex(vector)
     source, sink = io.BytesIO(case["stream"]), io.BytesIO()
     with pytest.raises(getattr(errors, vector["error"])):  # noqa: PT012 - which step raises is the vector's to say

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -48,7 +49,7 @@ headers = st.builds(
 
 
 @given(headers, st.binary(min_size=16, max_size=64), st.binary(max_size=300), st.binary(max_size=20))
-def test_round_trip(header, dek, associated_data, rest):
+def test_round_trip(header: Header, dek: bytes, associated_data: bytes, rest: bytes) -> None:
     shares = [bytes([number]) * 32 for number in range(len(header.scopes))]
     data = derive_wrapping_key(header, shares).wrap(dek, associated_data)
     wrapped = parse_wrapped(data)
@@ -59,20 +60,20 @@ def test_round_trip(header, dek, associated_data, rest):
     assert len(data) <= MAX_WRAPPED_BYTES
 
 
-def test_the_longest_wrapped_key_has_the_greatest_length():
+def test_the_longest_wrapped_key_has_the_greatest_length() -> None:
     scopes = tuple(replace(RECORD, scope_id=bytes([n]) * 16, token=bytes(1024)) for n in range(8))
     data = derive_wrapping_key(Header(salt=SALT, scopes=scopes), [bytes(32)] * 8).wrap(bytes(64))
     assert len(data) == MAX_WRAPPED_BYTES < 10_000
     assert parse_wrapped(data).raw == data
 
 
-def test_every_wrap_has_its_own_nonce():
+def test_every_wrap_has_its_own_nonce() -> None:
     nonces = {parse_wrapped(KEY.wrap(DEK)).nonce for _ in range(100)}
     assert len(nonces) == 100
 
 
 @pytest.mark.parametrize("bit", [0x01, 0x80])
-def test_no_byte_can_be_altered(bit):
+def test_no_byte_can_be_altered(bit: int) -> None:
     data = KEY.wrap(DEK, b"row 17")
     for position in range(len(data)):
         altered = bytearray(data)
@@ -87,17 +88,17 @@ def open_with_own_header(data: bytes, associated_data: bytes) -> bytearray:
     return derive_wrapping_key(wrapped.header, SHARES[: len(wrapped.header.scopes)]).unwrap(wrapped, associated_data)
 
 
-def test_truncation_and_extension_are_a_matter_of_form():
+def test_truncation_and_extension_are_a_matter_of_form() -> None:
     data = KEY.wrap(DEK)
     for end in range(len(data)):
         for parse in (parse_wrapped, split_wrapped, lambda part: read_wrapped(io.BytesIO(part).read)):
             with pytest.raises(InvalidFormatError):
                 parse(data[:end])
-    with pytest.raises(InvalidFormatError, match="^3 bytes follow the wrapped key$"):
+    with pytest.raises(InvalidFormatError, match=r"^3 bytes follow the wrapped key$"):
         parse_wrapped(data + b"abc")
 
 
-def test_a_key_unwraps_only_its_own_header():
+def test_a_key_unwraps_only_its_own_header() -> None:
     ours = parse_wrapped(KEY.wrap(DEK, b"ad"))
     other_key = derive_wrapping_key(Header(salt=bytes(32), scopes=(MONTH, RECORD)), SHARES)
     other = parse_wrapped(other_key.wrap(DEK, b"ad"))
@@ -109,7 +110,7 @@ def test_a_key_unwraps_only_its_own_header():
                 key.unwrap(exchanged, b"ad")
 
 
-def test_the_order_of_scopes_is_bound():
+def test_the_order_of_scopes_is_bound() -> None:
     data = KEY.wrap(DEK)
     turned = Header(salt=SALT, scopes=(RECORD, MONTH))
     reordered = parse_wrapped(turned.encoded + data[len(HEADER.encoded) :])
@@ -121,14 +122,14 @@ def test_the_order_of_scopes_is_bound():
 
 
 @pytest.mark.parametrize("shares", [SHARES[::-1], [SHARES[0], bytes(32)], [bytes(32), SHARES[1]]])
-def test_every_share_is_needed(shares):
+def test_every_share_is_needed(shares: list[bytes]) -> None:
     wrapped = parse_wrapped(KEY.wrap(DEK))
     with pytest.raises(DecryptionFailedError, match="commitment differs"):
         derive_wrapping_key(wrapped.header, shares).unwrap(wrapped)
 
 
 @pytest.mark.parametrize("other", [b"", b"row 1", b"row 178", b"ROW 17"])
-def test_associated_data_is_bound(other):
+def test_associated_data_is_bound(other: bytes) -> None:
     wrapped = parse_wrapped(KEY.wrap(DEK, b"row 17"))
     with pytest.raises(DecryptionFailedError, match="other associated data") as raised:
         KEY.unwrap(wrapped, other)
@@ -138,18 +139,18 @@ def test_associated_data_is_bound(other):
 @pytest.mark.parametrize(
     "shares", [[], SHARES[:1], [*SHARES, bytes(32)], [bytes(31), bytes(32)], [bytes(32), bytes(33)]]
 )
-def test_shares_out_of_range(shares):
-    with pytest.raises(InvalidInputError, match="^expected 2 shares of 32 bytes, one a scope$"):
+def test_shares_out_of_range(shares: list[bytes]) -> None:
+    with pytest.raises(InvalidInputError, match=r"^expected 2 shares of 32 bytes, one a scope$"):
         derive_wrapping_key(HEADER, shares)
 
 
 @pytest.mark.parametrize("size", [0, 15, 65])
-def test_data_keys_out_of_range(size):
-    with pytest.raises(InvalidInputError, match=f"^a data key has 16 to 64 bytes, this one has {size}$"):
+def test_data_keys_out_of_range(size: int) -> None:
+    with pytest.raises(InvalidInputError, match=rf"^a data key has 16 to 64 bytes, this one has {size}$"):
         KEY.wrap(bytes(size))
 
 
-def test_associated_data_out_of_range():
+def test_associated_data_out_of_range() -> None:
     wrapped = parse_wrapped(KEY.wrap(DEK, bytes(64 * 1024)))
     assert KEY.unwrap(wrapped, bytes(64 * 1024)) == DEK
     for call in (lambda ad: KEY.wrap(DEK, ad), lambda ad: KEY.unwrap(wrapped, ad)):
@@ -170,8 +171,8 @@ def test_associated_data_out_of_range():
         ({"token": bytes(1025)}, "a share token has at most 1,024 bytes"),
     ],
 )
-def test_a_scope_of_a_header_out_of_range(change, rule):
-    with pytest.raises(InvalidFormatError, match=f"^{rule}$"):
+def test_a_scope_of_a_header_out_of_range(change: dict[str, Any], rule: str) -> None:
+    with pytest.raises(InvalidFormatError, match=rf"^{rule}$"):
         replace(MONTH, **change)
 
 
@@ -185,20 +186,20 @@ def test_a_scope_of_a_header_out_of_range(change, rule):
         (SALT, (MONTH, replace(RECORD, scope_id=MONTH.scope_id)), "a wrapped key names a scope twice"),
     ],
 )
-def test_a_header_out_of_range(salt, scopes, rule):
-    with pytest.raises(InvalidFormatError, match=f"^{rule}$"):
+def test_a_header_out_of_range(salt: bytes, scopes: tuple[ScopeShareRef, ...], rule: str) -> None:
+    with pytest.raises(InvalidFormatError, match=rf"^{rule}$"):
         Header(salt=salt, scopes=scopes)
 
 
 @pytest.mark.parametrize("step", [1, 2, 7, 10_000])
-def test_reading_from_a_pipe_takes_not_a_byte_more(step):
+def test_reading_from_a_pipe_takes_not_a_byte_more(step: int) -> None:
     data = KEY.wrap(DEK)
     source = io.BytesIO(data + b"the rest")
     assert read_wrapped(lambda size: source.read(min(size, step))).raw == data
     assert source.read() == b"the rest"
 
 
-def test_reading_garbage_is_bounded():
+def test_reading_garbage_is_bounded() -> None:
     taken = 0
 
     def read(size: int) -> bytes:
@@ -211,7 +212,7 @@ def test_reading_garbage_is_bounded():
     assert taken <= MAX_WRAPPED_BYTES
 
 
-def test_wraps_are_counted(monkeypatch):
+def test_wraps_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WRAPS", 2)
     key = derive_wrapping_key(HEADER, SHARES)
     key.wrap(DEK)
@@ -222,7 +223,7 @@ def test_wraps_are_counted(monkeypatch):
     assert key.unwrap(last) == DEK
 
 
-def test_the_limit_is_that_of_nist():
+def test_the_limit_is_that_of_nist() -> None:
     assert module.MAX_WRAPS == 2**32
     key = derive_wrapping_key(HEADER, SHARES)
     key._wraps = itertools.count(2**32)
@@ -231,7 +232,7 @@ def test_the_limit_is_that_of_nist():
         key.wrap(DEK)
 
 
-def test_a_wiped_key_is_unusable():
+def test_a_wiped_key_is_unusable() -> None:
     key = derive_wrapping_key(HEADER, SHARES)
     wrapped = parse_wrapped(key.wrap(DEK))
     key.wipe()
@@ -241,7 +242,7 @@ def test_a_wiped_key_is_unusable():
             call()
 
 
-def test_derivation_leaves_no_secret_behind(monkeypatch):
+def test_derivation_leaves_no_secret_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     wiped = []
 
     def watch(secret: bytearray) -> None:
@@ -257,19 +258,19 @@ def test_derivation_leaves_no_secret_behind(monkeypatch):
     assert shares == SHARES  # those are the caller's
 
 
-def test_repr_shows_no_key():
+def test_repr_shows_no_key() -> None:
     assert repr(KEY) == "WrappingKey(scopes=2)"
     assert KEY.header is HEADER
 
 
-def test_secrets_may_be_any_bytes():
+def test_secrets_may_be_any_bytes() -> None:
     wrapped = parse_wrapped(memoryview(KEY.wrap(bytearray(DEK), memoryview(b"ad"))))
     dek = derive_wrapping_key(HEADER, [bytearray(SHARES[0]), memoryview(SHARES[1])]).unwrap(wrapped, bytearray(b"ad"))
     assert isinstance(dek, bytearray)
     assert dek == DEK
 
 
-def test_sniff():
+def test_sniff() -> None:
     assert [sniff(known.value + b"...") for known in Format] == list(Format)
     for known in Format:
         check_format(memoryview(known.value + b"more"), known)
@@ -277,7 +278,7 @@ def test_sniff():
             sniff(known.value[:3] + b"\x02")
         with pytest.raises(InvalidFormatError, match="unknown first four bytes"):
             sniff(known.value[:3])
-    with pytest.raises(InvalidFormatError, match="^expected format ENVELOPE, found STREAM; open it as what it is$"):
+    with pytest.raises(InvalidFormatError, match=r"^expected format ENVELOPE, found STREAM; open it as what it is$"):
         check_format(Format.STREAM.value, Format.ENVELOPE)
     with pytest.raises(InvalidFormatError, match="unknown first four bytes"):
         sniff(b"")

@@ -186,11 +186,11 @@ def envelope() -> dict[str, Any]:
 def stream() -> dict[str, Any]:
     sizes = [0, 12, reference.SEGMENT - 1, reference.SEGMENT, reference.SEGMENT + 1, 2 * reference.SEGMENT + 7]
     valid = [stream_row(size) for size in sizes]
-    good = reference.seal_stream(DEK, WRAPPED, b"+15551000862", AD, PREFIX)
+    good = reference.seal_stream(DEK, WRAPPED, repeated(12), AD, PREFIX)
     empty = reference.seal_stream(DEK, WRAPPED, b"", AD, PREFIX)
     end = 4 + len(WRAPPED) + 7
     key = reference.stream_key(DEK, WRAPPED, PREFIX, AD)
-    unfinished = good[:end] + reference.gcm_seal(key, PREFIX + bytes(5), b"+15551000862", b"")
+    unfinished = good[:end] + reference.gcm_seal(key, PREFIX + bytes(5), repeated(12), b"")
     rows = [
         ("empty", b"", AD, FORMAT),
         ("version 2", put(good, 3, 2), AD, FORMAT),
