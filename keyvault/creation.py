@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from sqlalchemy.engine import Connection
 
@@ -23,8 +24,9 @@ from keyvault.errors import (
     ScopeFencedError,
     Unavailable,
 )
-from keyvault.events import Event, EventType, b64, instant, make_event
+from keyvault.events import Event, EventType, Value, b64, instant, make_event
 from keyvault.identity import commit, encode_identity
+from keyvault.results import caught, value_of
 from keyvault.scopes import Scope, check_creatable
 from keyvault.states import KeyState
 from keyvault.store import outbox
@@ -96,7 +98,7 @@ class ScopeCreator:
                     results[scope] = draft
                 else:
                     drafts[scope] = draft
-            won = self._database.write(lambda connection, drafts=drafts: self._insert(connection, drafts))
+            won = self._database.write(partial(self._insert, drafts=drafts))
             results |= {scope: drafts[scope].row for scope in won}
         return results
 
@@ -114,15 +116,13 @@ class ScopeCreator:
             if isinstance(placement, Placement)
         ]
         sealed = iter(self._custody.seal_identities(identities))
-        drafts: list[_Draft | KeyVaultError] = []
-        for scope, placement, scope_id, salt in zip(scopes, placements, ids, salts, strict=True):
-            name = placement if isinstance(placement, KeyVaultError) else next(sealed)
-            if isinstance(placement, KeyVaultError) or isinstance(name, KeyVaultError):
-                drafts.append(name if isinstance(name, KeyVaultError) else placement)  # type: ignore[arg-type]
-                continue
-            row = self._row(scope, generations[scope], placement, scope_id, salt, name)
-            drafts.append(_Draft(row=row, placement=placement, event=self._event(row)))
-        return drafts
+
+        def draft(scope: Scope, placement: Placement | KeyVaultError, scope_id: bytes, salt: bytes) -> _Draft:
+            place = value_of(placement)
+            row = self._row(scope, generations[scope], place, identity=(scope_id, salt), sealed=value_of(next(sealed)))
+            return _Draft(row=row, placement=place, event=self._event(row))
+
+        return [caught(draft, *item) for item in zip(scopes, placements, ids, salts, strict=True)]
 
     def _insert(self, connection: Connection, drafts: Mapping[Scope, _Draft]) -> set[Scope]:
         bound = self._custody.bind(connection, [draft.placement for draft in drafts.values()])
@@ -134,8 +134,9 @@ class ScopeCreator:
         return won
 
     def _row(
-        self, scope: Scope, generation: int, placement: Placement, scope_id: bytes, salt: bytes, sealed: str
+        self, scope: Scope, generation: int, placement: Placement, *, identity: tuple[bytes, bytes], sealed: str
     ) -> ScopeRow:
+        scope_id, salt = identity
         return ScopeRow(
             id=scope_id,
             generation=generation,
@@ -163,7 +164,7 @@ class ScopeCreator:
             "slot": row.slot,
             "salt": row.salt.hex() if row.salt else None,
         }
-        payload = {
+        payload: dict[str, Value] = {
             "scope": b64(row.commitment),
             "scope_id": b64(row.id),
             "generation": row.generation,

@@ -24,7 +24,7 @@ POLICY_VERSION = "builtin/1"
 MAX_EVENT_BYTES = 65_535
 MAX_SCOPES_PER_EVENT = 1_000
 
-Value: TypeAlias = None | bool | int | str | Sequence["Value"] | Mapping[str, "Value"]
+Value: TypeAlias = bool | int | str | Sequence["Value"] | Mapping[str, "Value"] | None
 
 
 class EventType(StrEnum):

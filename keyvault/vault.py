@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import BinaryIO, Self
 
 from keyvault.creation import ScopeCreator
@@ -90,9 +91,7 @@ class KeyVault:
         """Yield every scope, with its name opened by its own key; without that key, the error stands in the name's place."""
         after = b""
         while rows := self._home.database.read(
-            lambda connection, after=after: scope_store.page(
-                connection, after=after, limit=PAGE, kind=kind, state=state
-            )
+            partial(scope_store.page, after=after, limit=PAGE, kind=kind, state=state)
         ):
             names = self._names(rows)
             yield from ((self._value(row), names[row.id]) for row in rows)

@@ -10,6 +10,7 @@ from typing import TypeVar
 from keyvault.admission import Rows
 from keyvault.custody.base import Custody, Share
 from keyvault.errors import ConfigurationError, KeyVaultError
+from keyvault.formats import wipe
 from keyvault.results import caught, value_of
 from keyvault.store.scopes import ScopeRow
 from keyvault.wrapped import (
@@ -20,7 +21,6 @@ from keyvault.wrapped import (
     WrappedKey,
     WrappingKey,
     derive_wrapping_key,
-    wipe,
 )
 
 T = TypeVar("T")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
 
+from sqlalchemy.engine import Connection
+
 from keyvault.errors import (
     DestructionError,
     InvalidInputError,
@@ -19,7 +21,7 @@ from keyvault.errors import (
 )
 from keyvault.home import Home
 from keyvault.results import caught
-from keyvault.scopes import Scope
+from keyvault.scopes import KIND_RULES, Scope
 from keyvault.states import KeyState
 from keyvault.store import destructions, intents, system
 from keyvault.store import scopes as scope_store
@@ -111,7 +113,19 @@ class Destroyer:
             tried.update(row.id for row in rows)
             outcomes += self._finish([row.id for row in rows], progress)
         self.collect()
+        self.forget_expired()
         return outcomes
+
+    def forget_expired(self) -> None:
+        """Remove what was kept of destroyed people until their backup horizon: look-ups and openings."""
+        now = self._home.clock.now()
+        people = [kind for kind, rules in KIND_RULES.items() if rules.names_person]
+
+        def work(connection: Connection) -> None:
+            scope_store.forget_lookups(connection, kinds=people, now=now)
+            destructions.drop_openings(connection, now=now)
+
+        self._home.database.write(work)
 
     def collect(self) -> int:
         """Delete keys that were made for scopes which never came to be; return how many."""

@@ -11,11 +11,12 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from sqlalchemy.engine import Connection
 
 from keyvault.errors import DestructionPausedError, KeyMissingError, KeyVaultError
-from keyvault.events import MAX_SCOPES_PER_EVENT, EventType, b64, make_event, new_event_id
+from keyvault.events import MAX_SCOPES_PER_EVENT, EventType, Value, b64, make_event, new_event_id
 from keyvault.home import Home
 from keyvault.states import KeyState
 from keyvault.store import destructions, outbox, system
@@ -47,7 +48,7 @@ def fence(home: Home, rows: Sequence[ScopeRow], cause: Cause) -> list[bytes]:
         group = rows[start : start + MAX_SCOPES_PER_EVENT]
         destruction = _new_destruction(home, cause)
         openings = _sealed_openings(home, group)
-        if home.database.write(lambda c, g=group, d=destruction, o=openings: _mark(home, c, g, d, o)):
+        if home.database.write(partial(_mark, group=group, destruction=destruction, openings=openings)):
             fenced.append(destruction.id)
             stamp(home, destruction.id)
     return fenced
@@ -76,8 +77,8 @@ def _new_destruction(home: Home, cause: Cause) -> Destruction:
 
 
 def _mark(
-    home: Home,
     connection: Connection,
+    *,
     group: Sequence[ScopeRow],
     destruction: Destruction,
     openings: dict[bytes, bytes],
@@ -99,7 +100,7 @@ def _mark(
     )
     kept = {scope: sealed for scope, sealed in openings.items() if scope in set(live)}
     destructions.keep_openings(connection, kept, until=destruction.created_at + BACKUP_HORIZON)
-    payload = {
+    payload: dict[str, Value] = {
         "destroy_id": b64(destruction.id),
         "reason": destruction.reason,
         "ticket": b64(destruction.ticket),

@@ -1,0 +1,1 @@
+"""How scopes map to named keys of the transit engine."""

@@ -86,7 +86,7 @@ class Custody(ABC):
         """Give the shares again from their tokens."""
 
     @abstractmethod
-    def erase(self, rows: Sequence[ScopeRow]) -> list[None | KeyVaultError]:
+    def erase(self, rows: Sequence[ScopeRow]) -> list[KeyVaultError | None]:
         """Destroy the keys. Idempotent; says nothing about success, `prove` does."""
 
     @abstractmethod

@@ -88,7 +88,7 @@ class DedicatedCustody(Custody):
         wanted = [Ciphertext(name=_key_of(row), text=token.decode("ascii", "replace")) for row, token in items]
         return self._explained([row for row, _ in items], self._engine.decrypt(wanted))
 
-    def erase(self, rows: Sequence[ScopeRow]) -> list[None | KeyVaultError]:
+    def erase(self, rows: Sequence[ScopeRow]) -> list[KeyVaultError | None]:
         """Allow deletion and delete."""
         return self._engine.delete_keys([_key_of(row) for row in rows])
 

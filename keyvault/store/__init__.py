@@ -1,0 +1,1 @@
+"""The database: tables, queries by concern, migrations. No row object leaves this package."""

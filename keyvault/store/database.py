@@ -102,8 +102,8 @@ class Database:
 
     def _once(self, work: Callable[[Connection], T], *, write: bool, last: bool) -> T:
         try:
-            with _wrapped_errors(), self.engine.connect() as connection:
-                connection = connection.execution_options(keyvault_write=write)
+            with _wrapped_errors(), self.engine.connect() as plain:
+                connection = plain.execution_options(keyvault_write=write)
                 with connection.begin():
                     result = work(connection)
                 if write:

@@ -62,3 +62,8 @@ def keep_openings(connection: Connection, sealed: Mapping[bytes, bytes], *, unti
     for chunk in chunks(sorted(sealed)):
         values = [{"scope_id": scope, "sealed": sealed[scope], "expires_at": until} for scope in chunk]
         connection.execute(build(certificate_openings).values(values).on_conflict_do_nothing())
+
+
+def drop_openings(connection: Connection, *, now: datetime) -> None:
+    """Remove the openings whose backup horizon has passed."""
+    connection.execute(sa.delete(certificate_openings).where(certificate_openings.c.expires_at <= now))

@@ -114,6 +114,20 @@ def awaiting_destruction(connection: Connection, destroy_id: bytes | None = None
     return [_value(row) for row in connection.execute(query.order_by(scopes.c.destroy_id, scopes.c.id).limit(limit))]
 
 
+def forget_lookups(connection: Connection, *, kinds: Iterable[ScopeKind], now: datetime) -> None:
+    """Remove the look-up HMACs of destroyed scopes of these kinds whose backup horizon has passed."""
+    connection.execute(
+        sa.update(scopes)
+        .where(
+            scopes.c.state == str(KeyState.DESTROYED),
+            scopes.c.lookup.is_not(None),
+            scopes.c.horizon <= now,
+            scopes.c.kind.in_([str(kind) for kind in kinds]),
+        )
+        .values(lookup=None)
+    )
+
+
 def count_by_state(connection: Connection) -> Mapping[KeyState, int]:
     """Return how many scopes are in each state."""
     query = sa.select(scopes.c.state, sa.func.count()).group_by(scopes.c.state)

@@ -1,0 +1,1 @@
+"""Named-key engines behind one interface."""

@@ -14,6 +14,7 @@ import json
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -40,6 +41,9 @@ EVENT_HEADER = "X-Keyvault-Event"
 # What hvac raises as one request's own failure. Everything else is the server's (vaultproject.io/api-docs, status codes).
 _REQUEST_ERRORS = frozenset({400, 403, 404, 405})
 _CONNECT_RETRIES = 2
+
+# Vault answers 500 to these (over 1 MiB in storage, or as a JSON string), which looks retryable and is not.
+_TOO_LARGE = ("value being too large", "exceeds allowed length")
 
 if TYPE_CHECKING:
     _JSONAdapter = Adapter[dict[str, Any]]
@@ -115,7 +119,7 @@ class VaultAdapter(_JSONAdapter):
         body = None if kwargs.get("json") is None else json.dumps(kwargs["json"], separators=(",", ":")).encode()
         response = self._send(method.upper(), url, body, {**self._headers(), **(headers or {})})
         answer = _parse(response.data)
-        if response.status < 300:  # noqa: PLR2004 - HTTP's success range
+        if response.status < HTTPStatus.MULTIPLE_CHOICES:
             return answer
         if response.status not in _REQUEST_ERRORS:
             self._unavailable(response.status, answer)
@@ -145,9 +149,8 @@ class VaultAdapter(_JSONAdapter):
 
     def _unavailable(self, status: int, answer: dict[str, Any]) -> NoReturn:
         said = "; ".join(str(error).strip() for error in answer.get("errors") or [])
-        if "value being too large" in said:
-            # Vault answers 500, which looks retryable and is not.
-            raise InvalidInputError("Vault refuses the value: too large")
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or any(words in said for words in _TOO_LARGE):
+            raise InvalidInputError("Vault refuses the request: a value in it is too large")
         raise Unavailable(f"Vault at {self.base_uri} {_trouble(status, said)}")
 
 
@@ -217,8 +220,8 @@ def _trouble(status: int, said: str) -> str:
         return "is sealed; unseal it"
     if "not initialized" in said:
         return "is not initialized; run `vault operator init`"
-    if 300 <= status < 400:  # noqa: PLR2004 - HTTP's redirection range
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         return f"redirects elsewhere (HTTP {status}), which is not followed; use the active node's own address"
-    if status == 429:  # noqa: PLR2004 - Too Many Requests
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
         return "limits the rate of requests (HTTP 429), or is a standby; slow down, or use the active node's address"
     return f"answered HTTP {status}" + (f": {said}" if said else "")

@@ -87,7 +87,7 @@ class TransitEngine(ABC):
     # --- named keys: batches ---------------------------------------------------------------------------------
 
     @abstractmethod
-    def create_keys(self, names: Sequence[str]) -> list[None | KeyVaultError]:
+    def create_keys(self, names: Sequence[str]) -> list[KeyVaultError | None]:
         """Create AES-256-GCM keys; a name that exists is left as it is and is no error."""
 
     @abstractmethod
@@ -103,11 +103,11 @@ class TransitEngine(ABC):
         """Give a fresh 32-byte data key under each named key."""
 
     @abstractmethod
-    def read_keys(self, names: Sequence[str]) -> list[KeyInfo | None | KeyVaultError]:
+    def read_keys(self, names: Sequence[str]) -> list[KeyInfo | KeyVaultError | None]:
         """Describe each key; None when it is absent, which is an answer and not an error."""
 
     @abstractmethod
-    def delete_keys(self, names: Sequence[str]) -> list[None | KeyVaultError]:
+    def delete_keys(self, names: Sequence[str]) -> list[KeyVaultError | None]:
         """Allow deletion and delete each key with all its versions, leaving nothing.
 
         A name that is absent is created and deleted once more, because an interrupted deletion may have left its archive

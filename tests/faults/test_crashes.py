@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from itertools import count
 
 import pytest
@@ -19,6 +20,7 @@ from keyvault.store import intents, outbox
 from keyvault.store import scopes as scope_store
 from keyvault.system_keys import SYSTEM_KEY
 from shredder.destroy import Destroyer
+from shredder.erase import Outcome
 from tests.faults.killing import survives
 from tests.homes import TestHome
 
@@ -45,17 +47,14 @@ def engine_keys(home: Home) -> set[str]:
 def scope_events(home: Home, event_type: str) -> Counter[str]:
     events = [json.loads(body) for _, body in home.database.read(lambda c: outbox.bodies(c, limit=100_000))]
     return Counter(
-        scope
-        for event in events
-        if event["type"] == event_type
-        for scope in event.get("scopes", [event.get("scope")])
+        scope for event in events if event["type"] == event_type for scope in event.get("scopes", [event.get("scope")])
     )
 
 
 def test_creation_killed_at_every_step(home: TestHome, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in steps():
         names = [f"consumer/acct-{step}/{index}" for index in range(2)]
-        finished = survives(home, "issuer", lambda opened, n=names: values_of(KeyVault(opened).ensure_scopes(n)), step)
+        finished = survives(home, "issuer", partial(create, names=names), step)
         with home.vault() as vault:
             values_of(vault.ensure_scopes(names))
             envelope = vault.seal(b"still works", names)
@@ -84,7 +83,7 @@ def test_destruction_killed_at_every_step(home: TestHome) -> None:
         with home.vault() as vault:
             values_of(vault.ensure_scopes(names))
             sealed = values_of(vault.seal_many([SealRequest(plaintext=b"secret", scopes=(name,)) for name in names]))
-        finished = survives(home, "shredder", lambda opened, n=names: destroy(opened, n), step)
+        finished = survives(home, "shredder", partial(destroy, names=names), step)
         with home.opened() as opened:
             assert_destroyed_rows_have_no_key(opened)
             Destroyer(opened).finish_pending()
@@ -104,11 +103,15 @@ def test_destruction_killed_at_every_step(home: TestHome) -> None:
             assert len(told) == 2 * step, event_type
 
 
-def destroy(opened: Home, names: list[str]) -> list[object]:
-    return list(Destroyer(opened).destroy(names, ticket="T-1", requested_by="tester"))
+def create(opened: Home, names: list[str]) -> None:
+    values_of(KeyVault(opened).ensure_scopes(names))
 
 
-def opens(sealed: list[bytes]) -> list[object]:
+def destroy(opened: Home, names: list[str]) -> list[Outcome]:
+    return Destroyer(opened).destroy(names, ticket="T-1", requested_by="tester")
+
+
+def opens(sealed: list[bytes]) -> list[OpenRequest]:
     return [OpenRequest(envelope=envelope) for envelope in sealed]
 
 

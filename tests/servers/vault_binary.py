@@ -73,7 +73,7 @@ def _output(*command: str | Path) -> str:
 def _build(binary: Path) -> None:
     """Build beside the final place and move the whole result there, so that a broken build is never taken for one."""
     go, log = _find_go(), binary.with_name("build.log")
-    say(f"Building Vault {_VERSION} for the tests: once, 6 to 15 minutes on 2 cores, about 7 GB with Go's own caches")
+    say(f"Building Vault {_VERSION} for the tests: once, 6 to 15 minutes on 2 cores, about 8 GB with Go's own caches")
     say(f"  into {binary}; Go writes to {log}")
     with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as name:
         for path in _MODULE:

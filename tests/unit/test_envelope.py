@@ -128,18 +128,17 @@ def test_too_long_for_an_envelope() -> None:
 
 @pytest.mark.parametrize("size", [0, 16, 31, 33])
 def test_data_keys_out_of_range(size: int) -> None:
-    for call in (lambda dek: seal_envelope(dek, WRAPPED, b""), lambda dek: open_envelope(split_envelope(SEALED), dek)):
-        with pytest.raises(InvalidInputError, match=rf"of 32 bytes; this one has {size}$"):
-            call(bytes(size))
+    with pytest.raises(InvalidInputError, match=rf"of 32 bytes; this one has {size}$"):
+        seal_envelope(bytes(size), WRAPPED, b"")
+    with pytest.raises(InvalidInputError, match=rf"of 32 bytes; this one has {size}$"):
+        open_envelope(split_envelope(SEALED), bytes(size))
 
 
 def test_associated_data_out_of_range() -> None:
-    for call in (
-        lambda ad: seal_envelope(DEK, WRAPPED, b"", ad),
-        lambda ad: open_envelope(split_envelope(SEALED), DEK, ad),
-    ):
-        with pytest.raises(InvalidInputError, match="65536 are allowed"):
-            call(bytes(65537))
+    with pytest.raises(InvalidInputError, match="65536 are allowed"):
+        seal_envelope(DEK, WRAPPED, b"", bytes(65537))
+    with pytest.raises(InvalidInputError, match="65536 are allowed"):
+        open_envelope(split_envelope(SEALED), DEK, bytes(65537))
 
 
 def test_values() -> None:

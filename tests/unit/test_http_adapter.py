@@ -43,7 +43,7 @@ class FakePool:
         return dict(self.sent[-1]["headers"])
 
 
-def client_over(pool: FakePool, *, token: str = "t", namespace: str | None = None, addr: str = ADDR) -> hvac.Client:
+def client_over(pool: FakePool, *, token: str = "", namespace: str | None = None, addr: str = ADDR) -> Any:
     return hvac.Client(url=addr, token=token, verify=True, namespace=namespace, adapter=VaultAdapter, pool=pool)
 
 
@@ -52,7 +52,7 @@ def client_over(pool: FakePool, *, token: str = "t", namespace: str | None = Non
 
 def test_sends_token_namespace_and_the_mark_of_a_deliberate_request() -> None:
     pool = FakePool()
-    client_over(pool, namespace="team").secrets.transit.read_key(name="k")
+    client_over(pool, token="t", namespace="team").secrets.transit.read_key(name="k")
     assert (pool.sent[0]["method"], pool.sent[0]["url"], pool.sent[0]["body"]) == ("GET", "/v1/transit/keys/k", None)
     assert pool.headers == {
         "Content-Type": "application/json",
@@ -64,7 +64,7 @@ def test_sends_token_namespace_and_the_mark_of_a_deliberate_request() -> None:
 
 def test_sends_neither_token_nor_namespace_where_there_is_none() -> None:
     pool = FakePool()
-    client_over(pool, token="").secrets.transit.read_key(name="k")
+    client_over(pool).secrets.transit.read_key(name="k")
     assert set(pool.headers) == {"Content-Type", "X-Vault-Request"}
 
 
@@ -167,8 +167,16 @@ def test_what_is_not_the_requests_fault_is_unavailable(status: int, body: bytes,
     assert "html" not in str(caught.value)
 
 
-def test_a_value_too_large_is_not_called_retryable() -> None:
-    pool = FakePool(status=500, body=b'{"errors": ["put failed due to value being too large, max value size"]}')
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (500, b'{"errors": ["put failed due to value being too large, max value size"]}'),
+        (500, b'{"errors": ["JSON string value exceeds allowed length"]}'),
+        (413, b""),
+    ],
+)
+def test_a_value_too_large_is_not_called_retryable(status: int, body: bytes) -> None:
+    pool = FakePool(status=status, body=body)
     with pytest.raises(InvalidInputError, match="too large"):
         client_over(pool).secrets.kv.v2.create_or_update_secret("p", {"value": "x"}, cas=0)
 
@@ -197,9 +205,9 @@ def silent_server() -> Iterator[int]:
 
 def failing(addr: str) -> str:
     settings = VaultSettings(addr=addr, timeout=0.2)
-    with closing(HashicorpEngine(settings, TokenCredentials(token="t"))) as engine:
-        with pytest.raises(Unavailable) as caught:
-            engine.list_keys()
+    credentials = TokenCredentials(token="t")
+    with closing(HashicorpEngine(settings, credentials)) as engine, pytest.raises(Unavailable) as caught:
+        engine.list_keys()
     return str(caught.value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.vectors import FOLDER, generate, load
 
 Fix = Callable[[ModuleType, bytes], None]
 
+PAGES = Path(__file__).parents[2] / "docs" / "formats"
 WRAPPED, ENVELOPE, STREAM = load("wrapped-key"), load("envelope"), load("stream")
 
 
@@ -154,3 +156,20 @@ def test_invalid_stream(vector: dict[str, Any]) -> None:
         header = read_stream_header(source)
         open_stream_body(case["dek"], header, source, sink, case["associated_data"])
     assert sink.getvalue() == b""
+
+
+# --- the pages -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("page", "data"),
+    [
+        ("wrapped-key", bytes.fromhex(WRAPPED["valid"][2]["wrapped"])),
+        ("envelope", bytes.fromhex(ENVELOPE["valid"][1]["envelope"])),
+        ("stream", bytes.fromhex(STREAM["valid"][1]["stream"])),
+        ("scope-names", "consumer/acct-001/Jürgen Müller".encode()),
+    ],
+)
+def test_the_pages_show_the_bytes_of_the_vectors(page: str, data: bytes) -> None:
+    rows = (f"{start:08x}  {data[start : start + 16].hex(' ')}\n" for start in range(0, len(data), 16))
+    assert "```\n" + "".join(rows) + "```" in (PAGES / f"{page}.md").read_text(encoding="utf-8")

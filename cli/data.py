@@ -1,0 +1,150 @@
+"""`seal` and `open`: files and pipes under scopes, in constant memory."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from cli.app import Advance, App, json_option
+from cli.files import STANDARD, Prefixed, check_pair, open_input, output, size_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from keyvault.home import Home
+    from keyvault.vault import KeyVault
+
+LARGE = 8 * 1024 * 1024
+"""From this many bytes on, progress is shown."""
+
+_context = click.option(
+    "--context", default="", metavar="TEXT", help="Text that is bound to the data, and needed to open it."
+)
+_purpose = click.option("--purpose", metavar="P", help="What the data is used for; the policy refuses some.")
+_force = click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+
+
+@click.command()
+@click.option("--scope", "scopes", multiple=True, required=True, metavar="NAME", help="A scope's name; repeat for several.")
+@click.option("--record", metavar="ID", help="One record of the scope (ring custody only).")
+@_purpose
+@_context
+@_force
+@json_option
+@click.argument("source", metavar="IN")
+@click.argument("sink", metavar="OUT")
+@click.pass_obj
+def seal(
+    app: App,
+    scopes: tuple[str, ...],
+    record: str | None,
+    purpose: str | None,
+    context: str,
+    source: str,
+    sink: str,
+    *,
+    force: bool,
+) -> None:
+    """Seal IN into OUT under the named scopes, which are made if need be.
+
+    All of them are needed to open it again: destroying any one makes it unreadable. IN and OUT may be - for standard input
+    and output. OUT appears under its name, with mode 0600, only when it is complete.
+    """
+    _check(app, source, sink, force=force)
+    with open_input(source) as reading, app.opened() as home:
+        from keyvault.results import values_of
+        from keyvault.vault import KeyVault
+
+        _check_scopes(home, scopes, purpose=purpose, record=record)
+        vault = KeyVault(home)
+        infos = values_of(vault.ensure_scopes(scopes))
+        size = size_of(reading)
+        with output(sink, force=force) as writing, _progress(app, "sealing", size) as advance:
+            vault.seal_stream(
+                reading,
+                writing,
+                scopes,
+                associated_data=context.encode(),
+                purpose=purpose,
+                record=record,
+                progress=advance,
+            )
+    app.emit({"sealed": sink, "scopes": [info.id.hex() for info in infos]})
+
+
+@click.command("open")
+@_purpose
+@_context
+@_force
+@json_option
+@click.argument("source", metavar="IN")
+@click.argument("sink", metavar="OUT")
+@click.pass_obj
+def open_(app: App, purpose: str | None, context: str, source: str, sink: str, *, force: bool) -> None:
+    """Open IN, an envelope or a stream, into OUT.
+
+    IN and OUT may be - for standard input and output. OUT appears under its name, with mode 0600, only when all of IN was
+    verified. To standard output a stream is written piece by piece, each verified before it is written; when a later piece
+    fails, the exit code is 3 and what was written must be thrown away.
+    """
+    _check(app, source, sink, force=force)
+    with open_input(source) as reading, app.opened() as home, output(sink, force=force) as writing:
+        from keyvault.vault import KeyVault
+
+        _open(app, KeyVault(home), reading, writing, context.encode(), purpose)
+    app.emit({"opened": sink})
+
+
+def _open(
+    app: App, vault: KeyVault, reading: BinaryIO, writing: BinaryIO, associated_data: bytes, purpose: str | None
+) -> None:
+    from keyvault.errors import InvalidFormatError
+    from keyvault.formats import MAGIC_BYTES, Format, read_exactly, sniff
+
+    start = read_exactly(reading.read, MAGIC_BYTES)
+    found = sniff(start)
+    if found is Format.WRAPPED_KEY:
+        raise InvalidFormatError("this is a wrapped data key, not sealed data; unwrap it with the library")
+    source = Prefixed(start, reading)
+    if found is Format.ENVELOPE:
+        writing.write(vault.open(source.read(), associated_data=associated_data, purpose=purpose))
+        return
+    with _progress(app, "opening", size_of(reading)) as advance:
+        vault.open_stream(
+            source,  # type: ignore[arg-type]  # all that is called is read
+            writing,
+            associated_data=associated_data,
+            purpose=purpose,
+            progress=advance,
+        )
+
+
+def _check(app: App, source: str, sink: str, *, force: bool) -> None:
+    if app.as_json and sink == STANDARD:
+        raise click.UsageError("with --json OUT must be a file: standard output holds the JSON object")
+    check_pair(source, sink, force=force)
+
+
+def _check_scopes(home: Home, names: Sequence[str], *, purpose: str | None, record: str | None) -> None:
+    """Refuse before any scope is made: one bad name among several must not leave the others behind."""
+    from keyvault.errors import PurposeNotAllowedError, RecordsNotSupportedError
+    from keyvault.scopes import Scope, check_creatable
+
+    for scope in [Scope.parse(name) for name in names]:
+        check_creatable(scope, home.clock.now())
+        if purpose in scope.rules.refused_purposes:
+            raise PurposeNotAllowedError(f"the policy allows no key of a {scope.kind} scope for the purpose {purpose!r}")
+    if record is not None and home.custody.name == "dedicated":
+        raise RecordsNotSupportedError(
+            "dedicated custody has no keys for single records: seal under the account-month alone, without --record"
+        )
+    if len(set(names)) != len(names):
+        raise click.UsageError("a scope is named twice")
+
+
+def _progress(app: App, title: str, size: int | None) -> AbstractContextManager[Advance]:
+    if size is not None and size < LARGE:
+        return nullcontext(lambda _: None)
+    return app.progress(title, size, in_bytes=True)
