@@ -33,11 +33,16 @@ def default_home() -> Path:
 def json_option(command: F) -> F:
     """Give a command the option `--json`."""
     return click.option(
-        "--json", "as_json", is_flag=True, expose_value=False, callback=_choose_json, help="Answer with one JSON object."
+        "--json",
+        "as_json",
+        is_flag=True,
+        expose_value=False,
+        callback=_choose_json,
+        help="Answer with one JSON object.",
     )(command)
 
 
-def _choose_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - the signature is click's
+def _choose_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
     context.ensure_object(App).as_json = value
 
 
@@ -140,7 +145,14 @@ class App:
             yield lambda _: None
             return
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         amount = DownloadColumn() if in_bytes else MofNCompleteColumn()
         columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())

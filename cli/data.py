@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from cli.app import Advance, App, json_option
+from cli.failures import values_or_first_error
 from cli.files import STANDARD, Prefixed, check_pair, open_input, output, size_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ _force = click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 
 
 @click.command()
-@click.option("--scope", "scopes", multiple=True, required=True, metavar="NAME", help="A scope's name; repeat for several.")
+@click.option(
+    "--scope", "scopes", multiple=True, required=True, metavar="NAME", help="A scope's name; repeat for several."
+)
 @click.option("--record", metavar="ID", help="One record of the scope (ring custody only).")
 @_purpose
 @_context
@@ -38,13 +41,13 @@ _force = click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.pass_obj
 def seal(
     app: App,
+    *,
     scopes: tuple[str, ...],
     record: str | None,
     purpose: str | None,
     context: str,
     source: str,
     sink: str,
-    *,
     force: bool,
 ) -> None:
     """Seal IN into OUT under the named scopes, which are made if need be.
@@ -54,12 +57,11 @@ def seal(
     """
     _check(app, source, sink, force=force)
     with open_input(source) as reading, app.opened() as home:
-        from keyvault.results import values_of
         from keyvault.vault import KeyVault
 
         _check_scopes(home, scopes, purpose=purpose, record=record)
         vault = KeyVault(home)
-        infos = values_of(vault.ensure_scopes(scopes))
+        infos = values_or_first_error(vault.ensure_scopes(scopes))
         size = size_of(reading)
         with output(sink, force=force) as writing, _progress(app, "sealing", size) as advance:
             vault.seal_stream(
@@ -82,7 +84,7 @@ def seal(
 @click.argument("source", metavar="IN")
 @click.argument("sink", metavar="OUT")
 @click.pass_obj
-def open_(app: App, purpose: str | None, context: str, source: str, sink: str, *, force: bool) -> None:
+def open_(app: App, *, purpose: str | None, context: str, source: str, sink: str, force: bool) -> None:
     """Open IN, an envelope or a stream, into OUT.
 
     IN and OUT may be - for standard input and output. OUT appears under its name, with mode 0600, only when all of IN was
@@ -93,12 +95,12 @@ def open_(app: App, purpose: str | None, context: str, source: str, sink: str, *
     with open_input(source) as reading, app.opened() as home, output(sink, force=force) as writing:
         from keyvault.vault import KeyVault
 
-        _open(app, KeyVault(home), reading, writing, context.encode(), purpose)
+        _open(app, KeyVault(home), reading, writing, associated_data=context.encode(), purpose=purpose)
     app.emit({"opened": sink})
 
 
 def _open(
-    app: App, vault: KeyVault, reading: BinaryIO, writing: BinaryIO, associated_data: bytes, purpose: str | None
+    app: App, vault: KeyVault, reading: BinaryIO, writing: BinaryIO, *, associated_data: bytes, purpose: str | None
 ) -> None:
     from keyvault.errors import InvalidFormatError
     from keyvault.formats import MAGIC_BYTES, Format, read_exactly, sniff
@@ -130,12 +132,15 @@ def _check(app: App, source: str, sink: str, *, force: bool) -> None:
 def _check_scopes(home: Home, names: Sequence[str], *, purpose: str | None, record: str | None) -> None:
     """Refuse before any scope is made: one bad name among several must not leave the others behind."""
     from keyvault.errors import PurposeNotAllowedError, RecordsNotSupportedError
+    from keyvault.results import caught
     from keyvault.scopes import Scope, check_creatable
 
-    for scope in [Scope.parse(name) for name in names]:
+    for scope in values_or_first_error([caught(Scope.parse, name) for name in names]):
         check_creatable(scope, home.clock.now())
         if purpose in scope.rules.refused_purposes:
-            raise PurposeNotAllowedError(f"the policy allows no key of a {scope.kind} scope for the purpose {purpose!r}")
+            raise PurposeNotAllowedError(
+                f"the policy allows no key of a {scope.kind} scope for the purpose {purpose!r}"
+            )
     if record is not None and home.custody.name == "dedicated":
         raise RecordsNotSupportedError(
             "dedicated custody has no keys for single records: seal under the account-month alone, without --record"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.app import App, json_option
-from cli.failures import EXIT_REFUSED, Refused, message_of
+from cli.failures import EXIT_REFUSED, Refused, message_of, values_or_first_error
 from keyvault.errors import DestructionPausedError, KeyVaultError
 
 if TYPE_CHECKING:
@@ -23,8 +23,12 @@ PAUSED = "destructions are paused, and nothing was destroyed: run `keyvault dest
 
 
 @click.command()
-@click.option("--ticket", required=True, metavar="T", help="The ticket that asks for it; the log gets a pseudonym of it.")
-@click.option("--reason", metavar="CODE", help="A reason code: lower-case letters, digits, hyphens.  [default: customer-request]")
+@click.option(
+    "--ticket", required=True, metavar="T", help="The ticket that asks for it; the log gets a pseudonym of it."
+)
+@click.option(
+    "--reason", metavar="CODE", help="A reason code: lower-case letters, digits, hyphens.  [default: customer-request]"
+)
 @click.option("--plan", "plan_only", is_flag=True, help="Show what would happen, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
 @json_option
@@ -45,11 +49,11 @@ def shred(app: App, ticket: str, reason: str | None, names: Sequence[str], *, pl
         plan = destroyer.plan(names)
         if plan_only:
             return _print_plan(app, names, plan)
-        items = _all_planned(plan)
+        items = values_or_first_error(plan)
         if destroyer.status().paused:
             raise DestructionPausedError(PAUSED)
         _confirm(app, names, items, yes=yes)
-        earlier = _finish_earlier(app, destroyer, items)
+        earlier = _finish_earlier(app, destroyer)
         with app.progress("destroying", len(items)) as advance:
             outcomes = destroyer.destroy(
                 names, ticket=ticket, requested_by=getpass.getuser(), reason=cause, progress=advance
@@ -66,12 +70,6 @@ def _checked_cause(ticket: str, reason: str | None) -> str:
     if reason is not None and not REASON.fullmatch(reason):
         raise click.UsageError("a reason is a code of lower-case letters, digits and hyphens, at most 32")
     return reason or DEFAULT_REASON
-
-
-def _all_planned(plan: Sequence[PlanItem | KeyVaultError]) -> list[PlanItem]:
-    from keyvault.results import values_of
-
-    return values_of(plan)
 
 
 def _print_plan(app: App, names: Sequence[str], plan: Sequence[PlanItem | KeyVaultError]) -> int:
@@ -113,7 +111,7 @@ def _confirm(app: App, names: Sequence[str], items: Sequence[PlanItem], *, yes: 
         raise Refused("not confirmed, and nothing was destroyed")
 
 
-def _finish_earlier(app: App, destroyer: Destroyer, items: Sequence[PlanItem]) -> list[Outcome]:
+def _finish_earlier(app: App, destroyer: Destroyer) -> list[Outcome]:
     """Finish what earlier runs fenced, the named scopes among it, and say so."""
     pending = destroyer.status().pending
     if not pending:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import click
 
@@ -16,12 +18,13 @@ from keyvault.errors import (
     KeyVaultError,
     NotYetOpenError,
     PermissionDeniedError,
-    ScopeDestroyedError,
     ScopeSuspendedError,
     StoreError,
     Unavailable,
     UnknownScopeError,
 )
+
+T = TypeVar("T")
 
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
@@ -35,7 +38,6 @@ HINTS: tuple[tuple[type[KeyVaultError], str], ...] = (
     (DecryptionFailedError, "give the --context it was sealed with, or take another copy of it"),
     (UnknownScopeError, "`keyvault scope list` shows what there is"),
     (ScopeSuspendedError, "`keyvault scope resume NAME` does"),
-    (ScopeDestroyedError, "nothing can bring it back"),
     (NotYetOpenError, "check the clock and the name"),
     (PermissionDeniedError, "`keyvault doctor` checks the role's rights"),
     (Unavailable, "try again; `keyvault doctor` says what is wrong"),
@@ -75,6 +77,18 @@ def message_of(error: KeyVaultError) -> str:
         return text
     hint = next((hint for kind, hint in HINTS if isinstance(error, kind)), None)
     return f"{text} ({hint})" if hint else text
+
+
+def values_or_first_error(results: Sequence[T | KeyVaultError]) -> list[T]:
+    """Return all values, or raise the first error, saying which of several names it is about."""
+    values: list[T] = []
+    for number, result in enumerate(results, start=1):
+        if isinstance(result, KeyVaultError):
+            raise (
+                result if len(results) == 1 else type(result)(f"name {number} of {len(results)}: {result}")
+            ) from result
+        values.append(result)
+    return values
 
 
 def _exit_code(error: KeyVaultError) -> int:

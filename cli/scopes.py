@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.app import App, json_option
-from cli.failures import EXIT_REFUSED, message_of
+from cli.failures import EXIT_REFUSED, message_of, values_or_first_error
 from keyvault.errors import KeyMissingError, KeyVaultError, ScopeDestroyedError
 from keyvault.scopes import ScopeKind
 from keyvault.states import KeyState
@@ -88,10 +88,10 @@ def resume(app: App, names: Sequence[str]) -> int:
 
 def _move(app: App, names: Sequence[str], action: str) -> int:
     """Move all that can be moved; an invalid name among them stops the command before anything is moved."""
+    from keyvault.results import caught
     from keyvault.scopes import Scope
 
-    for name in names:
-        Scope.parse(name)
+    values_or_first_error([caught(Scope.parse, name) for name in names])
     with app.opened() as home:
         from keyvault.vault import KeyVault
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import click
 
@@ -49,20 +50,34 @@ def _split_password(url: str) -> tuple[str, str | None]:
     user = f"{parts.username}@" if parts.username else ""
     netloc = user + parts.netloc.rpartition("@")[2]
     kept = urlencode([(name, value) for name, value in query if name != "password"])
-    from urllib.parse import unquote
-
     return urlunsplit(parts._replace(netloc=netloc, query=kept)), in_query[0] if in_query else unquote(password or "")
 
 
 @click.command()
 @click.option("--engine", type=click.Choice(ENGINES), help="Where keys live.  [default: embedded]")
-@click.option("--custody", type=click.Choice(["dedicated", "ring"]), help="How scopes map to keys.  [default: dedicated]")
-@click.option("--store", metavar="URL", callback=_without_password, help="sqlite:///PATH or postgresql://USER@HOST/NAME.  [default: a SQLite file in the home]")
+@click.option(
+    "--custody", type=click.Choice(["dedicated", "ring"]), help="How scopes map to keys.  [default: dedicated]"
+)
+@click.option(
+    "--store",
+    metavar="URL",
+    callback=_without_password,
+    help="sqlite:///PATH or postgresql://USER@HOST/NAME.  [default: a SQLite file in the home]",
+)
 @click.option("--clock", type=click.Choice(CLOCKS), help="Simulated: time from KEYVAULT_NOW.  [default: real]")
-@click.option("--engine-dir", metavar="DIR", help="Directory of the embedded engine's file.  [default: the state directory]")
+@click.option(
+    "--engine-dir", metavar="DIR", help="Directory of the embedded engine's file.  [default: the state directory]"
+)
 @click.option("--vault-addr", metavar="URL", envvar="VAULT_ADDR", help="Vault's address.  [env: VAULT_ADDR]")
-@click.option("--vault-ca-file", metavar="FILE", envvar="VAULT_CACERT", help="Certificates that Vault's is verified by.  [env: VAULT_CACERT]")
-@click.option("--vault-namespace", metavar="NS", envvar="VAULT_NAMESPACE", help="Vault's namespace.  [env: VAULT_NAMESPACE]")
+@click.option(
+    "--vault-ca-file",
+    metavar="FILE",
+    envvar="VAULT_CACERT",
+    help="Certificates that Vault's is verified by.  [env: VAULT_CACERT]",
+)
+@click.option(
+    "--vault-namespace", metavar="NS", envvar="VAULT_NAMESPACE", help="Vault's namespace.  [env: VAULT_NAMESPACE]"
+)
 @click.option("--transit-mount", metavar="NAME", help="Mount of the scopes' keys.  [default: transit]")
 @click.option("--log-mount", metavar="NAME", help="Mount of the log key.  [default: log]")
 @click.option("--kv-mount", metavar="NAME", help="Mount of the key-value store.  [default: kv]")
@@ -71,7 +86,7 @@ def _split_password(url: str) -> tuple[str, str | None]:
 @click.option("--audit-file", metavar="PATH", help="Where Vault writes its audit log, if it has none yet.")
 @json_option
 @click.pass_obj
-def init(app: App, custody: str | None, **given: str | None) -> None:
+def init(app: App, /, custody: str | None, **given: str | None) -> None:
     """Make a home, or finish one that was begun. Running it again changes nothing.
 
     With `--engine vault` an administrator's token is taken from VAULT_TOKEN; it is not stored.
@@ -136,13 +151,12 @@ def _vault_options(given: dict[str, str | None]) -> VaultOptions:
     if not addr:
         raise click.UsageError("--engine vault needs --vault-addr, or VAULT_ADDR in the environment")
     ca_file = given["vault_ca_file"]
-    mounts = ("transit_mount", "log_mount", "kv_mount", "approle_mount", "prefix")
-    return VaultOptions(
-        addr=addr,
-        ca_file=str(Path(ca_file).resolve()) if ca_file else None,
-        namespace=given["vault_namespace"],
-        **{name: value for name in mounts if (value := given[name])},
+    options = VaultOptions(
+        addr=addr, ca_file=str(Path(ca_file).resolve()) if ca_file else None, namespace=given["vault_namespace"]
     )
+    names = ("transit_mount", "log_mount", "kv_mount", "approle_mount", "prefix")
+    chosen: dict[str, Any] = {name: given[name] for name in names if given[name]}
+    return replace(options, **chosen)
 
 
 def _check_before_making(options: InitOptions) -> None:
@@ -203,9 +217,9 @@ def _as_json(check: Check) -> dict[str, object]:
 def status(app: App) -> None:
     """Show where the home stands. Only the database is asked, not the engine: `doctor` checks that."""
     with app.database() as (settings, database):
+        from keyvault.states import KeyState
         from keyvault.store import intents, system
         from keyvault.store import scopes as scope_store
-        from keyvault.states import KeyState
 
         counts, unused, paused = database.read(
             lambda c: (scope_store.count_by_state(c), intents.count(c), system.is_paused(c))

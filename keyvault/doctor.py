@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -22,9 +23,8 @@ from keyvault.errors import KeyMissingError, KeyVaultError, PermissionDeniedErro
 from keyvault.home import CREDENTIALS_DIR, ENGINE_FILE, make_clock, open_engine, read_credentials, vault_settings
 from keyvault.settings import FILE_NAME, Settings, load_settings
 from keyvault.states import KeyState
-from keyvault.store import intents, system
+from keyvault.store import intents, system, tables
 from keyvault.store import scopes as scope_store
-from keyvault.store import tables
 from keyvault.store.database import Database
 from keyvault.system_keys import SYSTEM_KEY, load_system_keys
 from keyvault.transit.base import TransitEngine
@@ -88,7 +88,9 @@ def _private(name: str, path: Path, command: str) -> Check:
     if status.st_mode & OTHERS:
         return Check(name=name, ok=False, detail=f"{path} is open to other users", remedy=f"run `{command} {path}`")
     if status.st_uid != os.geteuid():
-        return Check(name=name, ok=False, detail=f"{path} belongs to another user", remedy="run this as the home's owner")
+        return Check(
+            name=name, ok=False, detail=f"{path} belongs to another user", remedy="run this as the home's owner"
+        )
     return Check(name=name, ok=True, detail=f"{path} is its owner's alone")
 
 
@@ -107,7 +109,9 @@ def _check_store(settings: Settings) -> Iterator[Check]:
     try:
         database = Database(settings.store)
     except KeyVaultError as error:
-        yield Check(name="store reachable", ok=False, detail=str(error), remedy="correct the store's URL, or restore the file")
+        yield Check(
+            name="store reachable", ok=False, detail=str(error), remedy="correct the store's URL, or restore the file"
+        )
         return
     with closing(database):
         reached = _asked("store reachable and at this program's migration", database.check_version, tables.REVISION)
@@ -136,9 +140,15 @@ def _check_bound(database: Database, settings: Settings) -> None:
 
 def _check_sqlite(database: Database) -> Iterator[Check]:
     for pragma, wanted in (("secure_delete", "1"), ("journal_mode", "wal"), ("synchronous", "2")):
-        found = database.read(lambda c, pragma=pragma: str(c.exec_driver_sql(f"PRAGMA {pragma}").scalar_one()))
-        remedy = f"SQLite {sqlite3.sqlite_version} on this file system ignores the setting: move the store to a local disk"
+        found = database.read(partial(_pragma, name=pragma))
+        remedy = (
+            f"SQLite {sqlite3.sqlite_version} on this file system ignores the setting: move the store to a local disk"
+        )
         yield Check(name=f"store: SQLite's {pragma}", ok=found == wanted, detail=found, remedy=remedy)
+
+
+def _pragma(connection: Connection, name: str) -> str:
+    return str(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
 
 
 def _check_postgresql(database: Database, settings: Settings) -> Iterator[Check]:
@@ -247,7 +257,9 @@ def _check_keys(database: Database, engine: TransitEngine) -> Iterator[Check]:
         keys = set(engine.list_keys()) - {SYSTEM_KEY}
         held = live | gone | database.read(_references_of_intents) | _references(database)[0]
     except PermissionDeniedError as error:
-        yield from (Check(name=name, ok=None, detail=f"not checked: {error}") for name in (_MISSING, _RETURNED, _STRAYS))
+        yield from (
+            Check(name=name, ok=None, detail=f"not checked: {error}") for name in (_MISSING, _RETURNED, _STRAYS)
+        )
         return
     except KeyVaultError as error:
         remedy = "see what the message says; then run this again"
@@ -282,7 +294,7 @@ def _references(database: Database) -> tuple[set[str], set[str]]:
     live: set[str] = set()
     gone: set[str] = set()
     after = b""
-    while rows := database.read(lambda c, after=after: scope_store.page(c, after=after, limit=PAGE)):
+    while rows := database.read(partial(scope_store.page, after=after, limit=PAGE)):
         live |= {row.key_ref for row in rows if row.key_ref and row.state in {KeyState.ACTIVE, KeyState.SUSPENDED}}
         gone |= {row.key_ref for row in rows if row.key_ref and row.state is KeyState.DESTROYED}
         after = rows[-1].id

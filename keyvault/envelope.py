@@ -35,11 +35,20 @@ _LABEL = b"keyvault/envelope/1"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Envelope:
-    """A parsed envelope. `nonce` has 12 bytes; `ciphertext` is a view of the input, 16 bytes longer than the plaintext."""
+    """A parsed envelope. `body` is a view of the input: the nonce (12 bytes) and the ciphertext (16 more than the plaintext)."""
 
     wrapped: WrappedKey
-    nonce: bytes
-    ciphertext: memoryview
+    body: memoryview
+
+    @property
+    def nonce(self) -> bytes:
+        """The 12 bytes of the nonce."""
+        return bytes(self.body[:NONCE_BYTES])
+
+    @property
+    def ciphertext(self) -> memoryview:
+        """The encrypted data with its tag."""
+        return self.body[NONCE_BYTES:]
 
 
 def seal_envelope(dek: Bytes, wrapped: bytes, plaintext: Bytes, associated_data: Bytes = b"") -> bytes:
@@ -67,11 +76,10 @@ def seal_envelope(dek: Bytes, wrapped: bytes, plaintext: Bytes, associated_data:
 def split_envelope(data: Bytes) -> Envelope:
     """Read an envelope's parts; nothing is decrypted or copied. Raises `InvalidFormatError`."""
     check_format(data, Format.ENVELOPE)
-    wrapped, rest = split_wrapped(memoryview(data)[MAGIC_BYTES:])
-    size = len(rest) - NONCE_BYTES - TAG_BYTES
-    if not 0 <= size <= MAX_PLAINTEXT_BYTES:
+    wrapped, body = split_wrapped(memoryview(data)[MAGIC_BYTES:])
+    if not 0 <= len(body) - NONCE_BYTES - TAG_BYTES <= MAX_PLAINTEXT_BYTES:
         raise InvalidFormatError("the envelope is cut short, or longer than an envelope can be")
-    return Envelope(wrapped=wrapped, nonce=bytes(rest[:NONCE_BYTES]), ciphertext=rest[NONCE_BYTES:])
+    return Envelope(wrapped=wrapped, body=body)
 
 
 def open_envelope(envelope: Envelope, dek: Bytes, associated_data: Bytes = b"") -> bytes:

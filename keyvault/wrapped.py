@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
-from io import BytesIO
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -61,6 +60,8 @@ MAX_WRAPPED_BYTES = (
     + MAX_DEK_BYTES
     + TAG_BYTES
 )
+
+_COUNT_AT = MAGIC_BYTES + 2
 
 _CUT_SHORT = "the wrapped key is cut short"
 _TAG_SIZES = frozenset({0, RECORD_TAG_BYTES})
@@ -127,22 +128,32 @@ class Header:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WrappedKey:
-    """A parsed wrapped key. `commitment` has 32 bytes, `nonce` 12, `ciphertext` 16 more than the DEK."""
+    """A parsed wrapped key; `raw` is all its bytes."""
 
     header: Header
-    commitment: bytes
-    nonce: bytes
-    ciphertext: bytes
+    raw: bytes = field(repr=False)
+
+    @property
+    def commitment(self) -> bytes:
+        """The 32 bytes that commit to the KEK."""
+        start = len(self.header.encoded)
+        return self.raw[start : start + COMMITMENT_BYTES]
+
+    @property
+    def nonce(self) -> bytes:
+        """The 12 bytes of the nonce."""
+        start = len(self.header.encoded) + COMMITMENT_BYTES
+        return self.raw[start : start + NONCE_BYTES]
 
     @property
     def before_ciphertext(self) -> bytes:
         """All bytes before the ciphertext; they are authenticated with it."""
-        return b"".join((self.header.encoded, self.commitment, self.nonce, _U16.pack(len(self.ciphertext))))
+        return self.raw[: len(self.header.encoded) + _TAIL.size]
 
     @property
-    def raw(self) -> bytes:
-        """The exact bytes it was parsed from: a value has one encoding."""
-        return self.before_ciphertext + self.ciphertext
+    def ciphertext(self) -> bytes:
+        """The encrypted DEK, 16 bytes longer than it."""
+        return self.raw[len(self.header.encoded) + _TAIL.size :]
 
 
 class WrappingKey:
@@ -244,8 +255,10 @@ def parse_wrapped(data: Bytes) -> WrappedKey:
 def split_wrapped(data: Bytes) -> tuple[WrappedKey, memoryview]:
     """Read the wrapped key that `data` begins with; return it and a view of the rest. Raises `InvalidFormatError`."""
     view = memoryview(data)
-    source = BytesIO(view[:MAX_WRAPPED_BYTES])
-    return _parse(source.read), view[source.tell() :]
+    start = bytes(view[:MAX_WRAPPED_BYTES])
+    header_size, size = _extent(start)
+    _require(size <= len(start), _CUT_SHORT)
+    return WrappedKey(header=_parse_header(start[:header_size]), raw=start[:size]), view[size:]
 
 
 def read_wrapped(read: Callable[[int], Bytes | None]) -> WrappedKey:
@@ -253,40 +266,49 @@ def read_wrapped(read: Callable[[int], Bytes | None]) -> WrappedKey:
 
     Reads at most `MAX_WRAPPED_BYTES`, whatever the bytes say. Raises `InvalidFormatError`.
     """
-    return _parse(lambda size: read_exactly(read, size))
+    data = b""
+    header_size, size = 0, MAGIC_BYTES
+    while len(data) < size:
+        data += read_exactly(read, size - len(data))
+        cut = len(data) < size
+        header_size, size = _extent(data)
+        _require(not cut, _CUT_SHORT)
+    return WrappedKey(header=_parse_header(data[:header_size]), raw=data)
 
 
-def _parse(read: Callable[[int], bytes]) -> WrappedKey:
-    header = _parse_header(_header_bytes(read))
-    tail = read(_TAIL.size)
-    _require(len(tail) == _TAIL.size, _CUT_SHORT)
-    commitment, nonce, size = _TAIL.unpack(tail)
-    _require(MIN_DEK_BYTES <= size - TAG_BYTES <= MAX_DEK_BYTES, "a wrapped data key has 32 to 80 bytes of ciphertext")
-    ciphertext = read(size)
-    _require(len(ciphertext) == size, _CUT_SHORT)
-    return WrappedKey(header=header, commitment=commitment, nonce=nonce, ciphertext=ciphertext)
+def _extent(data: bytes) -> tuple[int, int]:
+    """Return the size of the header, and of the whole wrapped key, that `data` begins with.
 
-
-def _header_bytes(read: Callable[[int], bytes]) -> bytes:
-    """Read as far as the header goes, checking no more than it takes to find its end."""
-    fixed = read(_FIXED.size)
-    check_format(fixed, Format.WRAPPED_KEY)
-    _require(len(fixed) == _FIXED.size, _CUT_SHORT)
-    count = fixed[MAGIC_BYTES + 2]
-    _require(1 <= count <= MAX_SCOPES, "a wrapped key has 1 to 8 scopes")
-    pieces = [fixed]
+    Where `data` ends too early to tell, the second is what it must have to tell more. Checks what bounds the sizes.
+    """
+    check_format(data, Format.WRAPPED_KEY)
+    end = _FIXED.size
+    if len(data) < end:
+        return 0, end
+    count = data[_COUNT_AT]
+    if not 1 <= count <= MAX_SCOPES:
+        raise InvalidFormatError("a wrapped key has 1 to 8 scopes")
     for _ in range(count):
-        scope = read(_SCOPE.size)
-        _require(len(scope) == _SCOPE.size, _CUT_SHORT)
-        _require(scope[-1] in _TAG_SIZES, _TAG_RULE)
-        tag_and_size = read(scope[-1] + _U16.size)
-        _require(len(tag_and_size) == scope[-1] + _U16.size, _CUT_SHORT)
-        (token_size,) = _U16.unpack(tag_and_size[-_U16.size :])
-        _require(token_size <= MAX_TOKEN_BYTES, _SHARE_RULE)
-        token = read(token_size)
-        _require(len(token) == token_size, _CUT_SHORT)
-        pieces += (scope, tag_and_size, token)
-    return b"".join(pieces)
+        end += _SCOPE.size
+        if len(data) < end:
+            return 0, end
+        tag_size = data[end - 1]
+        if tag_size not in _TAG_SIZES:
+            raise InvalidFormatError(_TAG_RULE)
+        end += tag_size + _U16.size
+        if len(data) < end:
+            return 0, end
+        token_size = data[end - 2] << 8 | data[end - 1]
+        if token_size > MAX_TOKEN_BYTES:
+            raise InvalidFormatError(_SHARE_RULE)
+        end += token_size
+    header_size, end = end, end + _TAIL.size
+    if len(data) < end:
+        return 0, end
+    size = data[end - 2] << 8 | data[end - 1]
+    if not MIN_DEK_BYTES <= size - TAG_BYTES <= MAX_DEK_BYTES:
+        raise InvalidFormatError("a wrapped data key has 32 to 80 bytes of ciphertext")
+    return header_size, end + size
 
 
 @lru_cache(maxsize=1024)  # all wrapped keys of a lease begin with the same header

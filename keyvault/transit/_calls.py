@@ -81,18 +81,25 @@ class VaultCalls:
             credentials=credentials,
             clock=clock,
         )
+        self._closed = False
         self._threads = ThreadPoolExecutor(settings.pool_size, thread_name_prefix="keyvault-transit")
 
-    def call(self, doing: str, work: Callable[[], Any]) -> dict[str, Any]:
+    def call(self, doing: str, work: Callable[[], Any], *, key: str = "") -> dict[str, Any]:
         """Run `work`, which calls hvac once, and return the `data` of Vault's answer.
 
-        `doing` says in messages what was tried, as a verb and a path pattern, without names. Raises what the error tree has
-        for Vault's answer: `KeyMissingError` also for a path without an entry, `ConfigurationError` for a missing mount.
+        `doing` says in messages what was tried, as a verb and a path pattern, `key` to which key. Raises what the error
+        tree has for Vault's answer: `KeyMissingError` also for a path without an entry, `ConfigurationError` for a
+        missing mount.
         """
+        self._check_open()
         try:
             return self._authorised(doing, work).get("data") or {}
         except VaultError as error:
-            raise self._told_apart(error, doing) from error
+            raise self._told_apart(error, f"{doing} (key {key})" if key else doing) from error
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise TransitError("the engine over Vault is closed")
 
     def _authorised(self, doing: str, work: Callable[[], Any]) -> dict[str, Any]:
         self._session.ensure()
@@ -132,6 +139,7 @@ class VaultCalls:
         A thread stops at its first `Unavailable`, so that a server that is down costs one time-out and not a thousand; what
         is then left untried has that error.
         """
+        self._check_open()
         if len(items) <= 1:
             return [_attempt(item, work) for item in items]
         waiting = deque(enumerate(items))
@@ -156,8 +164,9 @@ class VaultCalls:
         return [done[index] for index in range(len(items))]
 
     def close(self) -> None:
-        """End the threads, after the calls under way, and close the connections."""
-        self._threads.shutdown(cancel_futures=True)
+        """End the threads, after the batches under way, and close the connections; may be called twice."""
+        self._threads.shutdown()
+        self._closed = True
         self._pool.close()
 
 

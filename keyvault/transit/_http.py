@@ -71,6 +71,8 @@ class VaultSettings:
     pool_size: int = 16
 
     def __post_init__(self) -> None:
+        if "@" in self.addr:
+            raise ConfigurationError("Vault's address must not carry a user name or password; roles log in by AppRole")
         if not self.addr.startswith("https://") or not parse_url(self.addr).host:
             raise ConfigurationError(f"Vault's address must be https://HOST[:PORT], not {self.addr!r}")
         if self.timeout <= 0 or self.pool_size < 1:
@@ -119,9 +121,10 @@ class VaultAdapter(_JSONAdapter):
         body = None if kwargs.get("json") is None else json.dumps(kwargs["json"], separators=(",", ":")).encode()
         response = self._send(method.upper(), url, body, {**self._headers(), **(headers or {})})
         answer = _parse(response.data)
-        if response.status < HTTPStatus.MULTIPLE_CHOICES:
+        if response.status < HTTPStatus.MULTIPLE_CHOICES and answer is not None:
             return answer
-        if response.status not in _REQUEST_ERRORS:
+        # A 404 by whatever stands in front of Vault must never pass for a key that is gone.
+        if response.status not in _REQUEST_ERRORS or answer is None or not answer.keys() & {"errors", "data"}:
             self._unavailable(response.status, answer)
         if raise_exception:
             utils.raise_for_error(method, url, response.status, errors=answer.get("errors"), json=answer)
@@ -147,8 +150,8 @@ class VaultAdapter(_JSONAdapter):
         except (HTTPError, OSError) as error:
             raise Unavailable(f"Vault at {self.base_uri} cannot be reached: {_cause(error)}") from error
 
-    def _unavailable(self, status: int, answer: dict[str, Any]) -> NoReturn:
-        said = "; ".join(str(error).strip() for error in answer.get("errors") or [])
+    def _unavailable(self, status: int, answer: dict[str, Any] | None) -> NoReturn:
+        said = "; ".join(str(error).strip() for error in (answer or {}).get("errors") or [])
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or any(words in said for words in _TOO_LARGE):
             raise InvalidInputError("Vault refuses the request: a value in it is too large")
         raise Unavailable(f"Vault at {self.base_uri} {_trouble(status, said)}")
@@ -184,13 +187,13 @@ def open_client(settings: VaultSettings, pool: urllib3.HTTPSConnectionPool, *, t
     )
 
 
-def _parse(data: bytes) -> dict[str, Any]:
+def _parse(data: bytes) -> dict[str, Any] | None:
+    """Return Vault's JSON object, empty for an empty body; None for what Vault does not send."""
     try:
         answer = json.loads(data) if data else {}
     except ValueError:
-        # A proxy's error page. The status says enough, and the page might repeat what was sent.
-        return {}
-    return answer if isinstance(answer, dict) else {}
+        return None
+    return answer if isinstance(answer, dict) else None
 
 
 def _cause(error: BaseException) -> str:
@@ -224,4 +227,6 @@ def _trouble(status: int, said: str) -> str:
         return f"redirects elsewhere (HTTP {status}), which is not followed; use the active node's own address"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return "limits the rate of requests (HTTP 429), or is a standby; slow down, or use the active node's address"
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR and not said:
+        return f"answered HTTP {status}, but not as Vault does; see what stands between, or correct the address"
     return f"answered HTTP {status}" + (f": {said}" if said else "")

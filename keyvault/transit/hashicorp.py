@@ -243,7 +243,7 @@ class HashicorpEngine(TransitEngine):
         return self._list("list state", lambda: self._kv.list_secrets(path=path, mount_point=self._settings.kv_mount))
 
     def close(self) -> None:
-        """End the threads, after the calls under way, and close the connections."""
+        """End the threads, after the batches under way, and close the connections."""
         self._calls.close()
 
     # --- calls -------------------------------------------------------------------------------------------------------
@@ -251,7 +251,9 @@ class HashicorpEngine(TransitEngine):
     def _key_call(self, doing: str, name: str, method: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
         check_key_name(name)
         mount = self._settings.transit_mount
-        return self._calls.call(f"{doing} in {mount}", lambda: method(name=name, mount_point=mount, **arguments))
+        return self._calls.call(
+            f"{doing} in {mount}", lambda: method(name=name, mount_point=mount, **arguments), key=name
+        )
 
     def _log_call(self, doing: str, method: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
         mount = self._settings.log_mount

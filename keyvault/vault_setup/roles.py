@@ -36,7 +36,7 @@ def role_name(settings: VaultSettings, role: str) -> str:
 def policy_text(settings: VaultSettings, role: str) -> str:
     """Return a role's policy (HCL) for the mounts in `settings`."""
     role_name(settings, role)
-    template = files("keyvault.vault_setup").joinpath("policies", f"{role}.hcl").read_text()
+    template = files("keyvault.vault_setup.policies").joinpath(f"{role}.hcl").read_text()
     return Template(template).substitute(transit=settings.transit_mount, log=settings.log_mount, kv=settings.kv_mount)
 
 

@@ -14,6 +14,7 @@ from keyvault.errors import (
     CiphertextRefusedError,
     InvalidInputError,
     KeyMissingError,
+    TransitError,
 )
 from keyvault.transit.base import Ciphertext, EngineDataKey, KeyInfo, Plaintext, StateEntry, TransitEngine
 
@@ -145,6 +146,14 @@ def test_empty_batches_give_nothing(engine: TransitEngine) -> None:
     assert [batch([]) for batch in batches] == [[], [], [], []]
     assert engine.encrypt([]) == []
     assert engine.decrypt([]) == []
+
+
+def test_a_closed_engine_says_so(bare_engine: TransitEngine) -> None:
+    bare_engine.close()
+    bare_engine.close()
+    for use in (lambda: bare_engine.create_keys(["k", "l"]), bare_engine.list_keys, bare_engine.log_public_key):
+        with pytest.raises(TransitError, match="closed"):
+            use()
 
 
 # --- encryption -------------------------------------------------------------------------------------------------------

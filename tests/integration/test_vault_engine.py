@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -109,3 +109,25 @@ def test_keys_are_neither_exportable_nor_open_to_backup(
     key = vault_server.request("GET", f"{settings.transit_mount}/keys/{name}")["data"]
     assert (key["type"], key["exportable"], key["allow_plaintext_backup"]) == ("aes256-gcm96", False, False)
     assert key["derived"] is False
+
+
+def test_deleting_again_removes_what_an_interrupted_deletion_left(new_vault: Callable[..., VaultServer]) -> None:
+    server = new_vault(raw_storage=True)
+    settings = VaultSettings(addr=server.addr, ca_file=server.ca_file)
+    set_up_vault(settings, server.root_token)
+    mount = server.request("GET", "sys/mounts/transit")["data"]["uuid"]
+
+    def archived() -> list[str]:
+        return list(server.request("LIST", f"sys/raw/logical/{mount}/archive")["data"]["keys"])
+
+    with closing(HashicorpEngine(settings, TokenCredentials(token=server.root_token))) as engine:
+        engine.create_keys(["doomed"])
+        engine.rotate("doomed")
+        # Vault removes the key and then its archive: this is where a crash comes between. The restart empties its cache.
+        server.request("DELETE", f"sys/raw/logical/{mount}/policy/doomed")
+        server.restart()
+        assert engine.read_keys(["doomed"]) == [None]
+        assert archived() == ["doomed", "system"]
+        assert engine.delete_keys(["doomed"]) == [None]
+        assert engine.read_keys(["doomed"]) == [None]
+        assert archived() == ["system"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from keyvault.errors import ConfigurationError, KeyVaultError, TransitError, Unavailable
+from keyvault.errors import ConfigurationError, KeyVaultError, Unavailable
 from keyvault.transit import _keyfile
 from keyvault.transit.base import Ciphertext, Plaintext
 from keyvault.transit.embedded import EmbeddedEngine
@@ -233,14 +233,6 @@ def test_a_parent_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="cannot be made or read"):
         EmbeddedEngine(tmp_path / "file" / "keys.db", create=True)
-
-
-def test_a_closed_engine_says_so(path: Path) -> None:
-    engine = EmbeddedEngine(path, create=True)
-    engine.close()
-    engine.close()
-    with pytest.raises(TransitError, match="closed"):
-        engine.list_keys()
 
 
 # --- others at the same file -------------------------------------------------------------------------------------------

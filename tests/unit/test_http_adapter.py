@@ -122,9 +122,32 @@ def test_takes_no_token_from_the_environment_or_the_home(monkeypatch: pytest.Mon
 # --- what comes back -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("status", "body"), [(204, b""), (200, b""), (200, b"<html>"), (200, b"[]"), (200, b"\xff")])
-def test_an_answer_without_an_object_is_an_empty_one(status: int, body: bytes) -> None:
-    assert client_over(FakePool(status=status, body=body)).secrets.transit.delete_key(name="k") == {}
+@pytest.mark.parametrize("status", [200, 204])
+def test_an_empty_answer_is_an_empty_object(status: int) -> None:
+    assert client_over(FakePool(status=status, body=b"")).secrets.transit.delete_key(name="k") == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b"<html>"),
+        (200, b"[]"),
+        (200, b"\xff"),
+        (404, b"<html>Not found</html>"),
+        (404, b""),
+        (404, b"{}"),
+        (404, b'{"message": "no such route"}'),
+        (403, b"<html>Forbidden</html>"),
+        (400, b"Bad request"),
+    ],
+)
+def test_an_answer_that_is_not_vaults_is_no_answer(status: int, body: bytes) -> None:
+    settings = VaultSettings(addr=ADDR)
+    with closing(HashicorpEngine(settings, TokenCredentials(token="t"))) as engine:
+        engine._client.adapter._pool = FakePool(status=status, body=body)
+        (result,) = engine.read_keys(["k"])
+    assert isinstance(result, Unavailable)
+    assert "not as Vault does" in str(result)
 
 
 @pytest.mark.parametrize(
@@ -228,6 +251,7 @@ def test_an_unknown_host_is_named_as_such() -> None:
         (lambda: VaultSettings(addr="http://vault:8200"), "must be https"),
         (lambda: VaultSettings(addr="vault:8200"), "must be https"),
         (lambda: VaultSettings(addr="https://"), "must be https"),
+        (lambda: VaultSettings(addr="https://user:hidden@vault"), "user name or password; roles log in by AppRole$"),
         (lambda: VaultSettings(addr=ADDR, timeout=0), "above 0 seconds"),
         (lambda: VaultSettings(addr=ADDR, pool_size=0), "at least 1"),
         (lambda: VaultSettings(addr=ADDR, log_mount="transit"), "three different"),

@@ -104,7 +104,9 @@ def test_a_key_unwraps_only_its_own_header() -> None:
     other = parse_wrapped(other_key.wrap(DEK, b"ad"))
     with pytest.raises(DecryptionFailedError, match="commitment differs"):
         KEY.unwrap(other, b"ad")
-    for exchanged in (replace(ours, header=other.header), replace(other, commitment=ours.commitment)):
+    wrong_header = parse_wrapped(other.header.encoded + ours.raw[len(ours.header.encoded) :])
+    wrong_commitment = parse_wrapped(other.raw.replace(other.commitment, ours.commitment))
+    for exchanged in (wrong_header, wrong_commitment):
         for key in (KEY, other_key):
             with pytest.raises(DecryptionFailedError):
                 key.unwrap(exchanged, b"ad")

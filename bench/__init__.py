@@ -1,0 +1,1 @@
+"""Benchmarks: every figure beside its rival's, from the same run."""
