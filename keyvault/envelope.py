@@ -30,6 +30,7 @@ DEK_BYTES = 32
 # One call of the cryptography package takes at most 2^31 - 1 bytes, and the tag counts.
 MAX_PLAINTEXT_BYTES = 2**31 - 1 - TAG_BYTES
 
+_MAGIC = Format.ENVELOPE.value
 _LABEL = b"keyvault/envelope/1"
 
 
@@ -64,7 +65,7 @@ def seal_envelope(dek: Bytes, wrapped: bytes, plaintext: Bytes, associated_data:
             f"an envelope holds at most {MAX_PLAINTEXT_BYTES} bytes, and there are {len(plaintext)}; seal a stream instead"
         )
     nonce = os.urandom(NONCE_BYTES)
-    start = b"".join((Format.ENVELOPE.value, wrapped, nonce))
+    start = b"".join((_MAGIC, wrapped, nonce))
     # BytesIO gives its buffer away as bytes: the one way to encrypt into bytes in place, without a copy of the whole.
     buffer = BytesIO(bytes(len(start) + len(plaintext) + TAG_BYTES))
     buffer.write(start)
@@ -75,8 +76,10 @@ def seal_envelope(dek: Bytes, wrapped: bytes, plaintext: Bytes, associated_data:
 
 def split_envelope(data: Bytes) -> Envelope:
     """Read an envelope's parts; nothing is decrypted or copied. Raises `InvalidFormatError`."""
-    check_format(data, Format.ENVELOPE)
-    wrapped, body = split_wrapped(memoryview(data)[MAGIC_BYTES:])
+    view = memoryview(data)
+    if view[:MAGIC_BYTES] != _MAGIC:
+        check_format(data, Format.ENVELOPE)
+    wrapped, body = split_wrapped(view[MAGIC_BYTES:])
     if not 0 <= len(body) - NONCE_BYTES - TAG_BYTES <= MAX_PLAINTEXT_BYTES:
         raise InvalidFormatError("the envelope is cut short, or longer than an envelope can be")
     return Envelope(wrapped=wrapped, body=body)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from enum import Enum
 
@@ -16,7 +15,6 @@ NONCE_BYTES = 12
 TAG_BYTES = 16
 MAX_ASSOCIATED_DATA_BYTES = 64 * 1024
 
-_U64 = struct.Struct(">Q")
 
 Bytes = bytes | bytearray | memoryview
 
@@ -64,7 +62,7 @@ def labelled(label: bytes, *parts: Bytes) -> bytes:
     """Return the label, and then for each part its length as u64 (big-endian) and its bytes."""
     pieces: list[Bytes] = [label]
     for part in parts:
-        pieces += (_U64.pack(len(part)), part)
+        pieces += (len(part).to_bytes(8, "big"), part)
     return b"".join(pieces)
 
 

@@ -61,6 +61,7 @@ MAX_WRAPPED_BYTES = (
     + TAG_BYTES
 )
 
+_MAGIC = Format.WRAPPED_KEY.value
 _COUNT_AT = MAGIC_BYTES + 2
 
 _CUT_SHORT = "the wrapped key is cut short"
@@ -281,7 +282,8 @@ def _extent(data: bytes) -> tuple[int, int]:
 
     Where `data` ends too early to tell, the second is what it must have to tell more. Checks what bounds the sizes.
     """
-    check_format(data, Format.WRAPPED_KEY)
+    if data[:MAGIC_BYTES] != _MAGIC:
+        check_format(data, Format.WRAPPED_KEY)
     end = _FIXED.size
     if len(data) < end:
         return 0, end
