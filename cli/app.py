@@ -86,7 +86,9 @@ class App:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*headings)
+        table = Table()
+        for heading in headings:
+            table.add_column(heading, overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))  # as text: a name may look like markup
         Console().print(table)

@@ -61,9 +61,9 @@ def seal(
 
         _check_scopes(home, scopes, purpose=purpose, record=record)
         vault = KeyVault(home)
-        infos = values_or_first_error(vault.ensure_scopes(scopes))
-        size = size_of(reading)
-        with output(sink, force=force) as writing, _progress(app, "sealing", size) as advance:
+        # The output first: if it cannot be written, no scope is made for it.
+        with output(sink, force=force) as writing, _progress(app, "sealing", size_of(reading)) as advance:
+            infos = values_or_first_error(vault.ensure_scopes(scopes))
             vault.seal_stream(
                 reading,
                 writing,
@@ -134,6 +134,7 @@ def _check_scopes(home: Home, names: Sequence[str], *, purpose: str | None, reco
     from keyvault.errors import PurposeNotAllowedError, RecordsNotSupportedError
     from keyvault.results import caught
     from keyvault.scopes import Scope, check_creatable
+    from keyvault.wrapped import MAX_SCOPES
 
     for scope in values_or_first_error([caught(Scope.parse, name) for name in names]):
         check_creatable(scope, home.clock.now())
@@ -145,8 +146,8 @@ def _check_scopes(home: Home, names: Sequence[str], *, purpose: str | None, reco
         raise RecordsNotSupportedError(
             "dedicated custody has no keys for single records: seal under the account-month alone, without --record"
         )
-    if len(set(names)) != len(names):
-        raise click.UsageError("a scope is named twice")
+    if len(set(names)) != len(names) or len(names) > MAX_SCOPES:
+        raise click.UsageError(f"--scope names 1 to {MAX_SCOPES} different scopes")
 
 
 def _progress(app: App, title: str, size: int | None) -> AbstractContextManager[Advance]:

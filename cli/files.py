@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import click
 
@@ -63,8 +63,10 @@ def check_output(target: Path, *, force: bool) -> None:
 
 
 def open_input(name: str) -> AbstractContextManager[BinaryIO]:
-    """Open a file to read, or lend standard input."""
-    return nullcontext(sys.stdin.buffer) if name == STANDARD else Path(name).open("rb")
+    """Open a file to read, or lend standard input, unbuffered: a buffer that fills itself would not see a signal meanwhile."""
+    if name != STANDARD:
+        return Path(name).open("rb")
+    return nullcontext(cast("BinaryIO", getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)))
 
 
 @contextmanager

@@ -31,8 +31,18 @@ COMMANDS = {
 """Each command and where it lives; nothing of it is imported before it is asked for."""
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived: clean up and end, as for Ctrl-C."""
+class _Stopped(BaseException):
+    """A signal asks to end: clean up first. Not KeyboardInterrupt, which click and others handle in ways of their own."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+STOPPED_BY = {
+    signal.SIGINT: Failure(kind="Interrupted", message="interrupted", code=EXIT_INTERRUPTED),
+    signal.SIGTERM: Failure(kind="Terminated", message="terminated", code=EXIT_TERMINATED),
+}
 
 
 class LazyGroup(click.Group):
@@ -78,7 +88,9 @@ def main(args: Sequence[str] | None = None) -> int:
         # A name that the terminal's encoding lacks must not end the command.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in STOPPED_BY:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` and background jobs want it
+            signal.signal(number, _stop)
     return run(sys.argv[1:] if args is None else args)
 
 
@@ -90,10 +102,8 @@ def run(args: Sequence[str]) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return EXIT_USAGE
-    except (click.Abort, KeyboardInterrupt):
-        return _fail(app, Failure(kind="Interrupted", message="interrupted", code=EXIT_INTERRUPTED))
-    except _Terminated:
-        return _fail(app, Failure(kind="Terminated", message="terminated", code=EXIT_TERMINATED))
+    except _Stopped as stopped:
+        return _fail(app, stopped.failure)
     except BrokenPipeError:
         _abandon_stdout()
         return EXIT_REFUSED
@@ -132,5 +142,5 @@ def _wants_json(args: Sequence[str]) -> bool:
     return "--json" in (options[: options.index("--")] if "--" in options else options)
 
 
-def _terminate(_signum: int, _frame: FrameType | None) -> None:
-    raise _Terminated
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise _Stopped(STOPPED_BY[signal.Signals(number)])

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import Connection
 
 from keyvault.errors import KeyMissingError, KeyVaultError, PermissionDeniedError
 from keyvault.home import CREDENTIALS_DIR, ENGINE_FILE, make_clock, open_engine, read_credentials, vault_settings
@@ -73,9 +73,9 @@ def _check_files(directory: Path, settings: Settings) -> Iterator[Check]:
     else:
         yield _outside(directory, Path(str(settings.engine_dir)))
         yield _private("engine file", Path(str(settings.engine_dir)) / ENGINE_FILE, "chmod 600")
-    url = make_url(settings.store)
-    if url.drivername == "sqlite" and url.database:
-        yield _private("store file", Path(url.database), "chmod 600")
+    store = settings.store.removeprefix("sqlite:///")
+    if store != settings.store:
+        yield _private("store file", Path(store), "chmod 600")
 
 
 def _private(name: str, path: Path, command: str) -> Check:

@@ -131,7 +131,9 @@ def _create_engine(url: str, *, create: bool) -> Engine:
 
 
 def _sqlite_engine(url: sa.URL) -> Engine:
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+    engine = sa.create_engine(
+        url, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False}
+    )
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _record: Any) -> None:
@@ -164,7 +166,9 @@ def _require_file(url: sa.URL, *, create: bool) -> None:
 
 
 def _postgresql_engine(url: sa.URL) -> Engine:
-    engine = sa.create_engine(url, pool_pre_ping=True, pool_size=16, connect_args={"connect_timeout": 10})
+    engine = sa.create_engine(
+        url, hide_parameters=True, pool_pre_ping=True, pool_size=16, connect_args={"connect_timeout": 10}
+    )
 
     @sa.event.listens_for(engine, "connect")
     def _watch_notices(connection: Any, record: Any) -> None:

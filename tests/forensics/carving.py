@@ -98,6 +98,6 @@ def _varint(blob: bytes, at: int) -> tuple[int, int]:
     number = 0
     for index, byte in enumerate(blob[at : at + 5]):
         number |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:  # noqa: PLR2004 - the bit that says more bytes follow
+        if byte < 0x80:
             return number, at + index + 1
     return 0, at

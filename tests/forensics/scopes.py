@@ -1,7 +1,8 @@
-"""A home with two scopes, one to be destroyed and one that must stay."""
+"""A home with scopes to be destroyed and one that must stay."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from keyvault.home import Home
@@ -15,11 +16,11 @@ VICTIM = "consumer/acct-1/victim"
 NEIGHBOUR = "consumer/acct-1/neighbour"
 
 
-def home_with_two_scopes(directory: Path, server: VaultServer) -> TestHome:
-    """Make a home on `server` that holds `VICTIM` and `NEIGHBOUR`."""
+def home_with(directory: Path, server: VaultServer, scopes: Sequence[str] = (VICTIM, NEIGHBOUR)) -> TestHome:
+    """Make a home on `server` that holds `scopes`."""
     home = vault_home(directory, server, f"sqlite:///{directory / 'store.db'}")
     with home.vault() as vault:
-        values_of(vault.ensure_scopes([VICTIM, NEIGHBOUR]))
+        values_of(vault.ensure_scopes(scopes))
     return home
 
 
@@ -31,6 +32,7 @@ def transit_key_of(home: Home, scope: str) -> str:
     return key
 
 
-def shred(home: Home, scope: str) -> None:
-    """Destroy a scope and require that it is acknowledged."""
-    assert Destroyer(home).destroy([scope], ticket="T-1", requested_by="tester")[0].error is None
+def shred(home: Home, *scopes: str) -> None:
+    """Destroy scopes and require that each is acknowledged."""
+    outcomes = Destroyer(home).destroy(scopes, ticket="T-1", requested_by="tester")
+    assert [outcome.error for outcome in outcomes] == [None] * len(scopes)

@@ -14,7 +14,7 @@ from keyvault.results import value_of, values_of
 from shredder.destroy import Destroyer
 from tests.forensics.entries import paths_holding, paths_naming
 from tests.forensics.raw_storage import RawStorage
-from tests.forensics.scopes import NEIGHBOUR, VICTIM, home_with_two_scopes, shred, transit_key_of
+from tests.forensics.scopes import NEIGHBOUR, VICTIM, home_with, shred, transit_key_of
 from tests.servers import VaultServer
 from tests.servers.vault import VaultError
 
@@ -27,7 +27,7 @@ def raw(raw_vault: VaultServer) -> Iterator[RawStorage]:
 
 @pytest.fixture
 def home(tmp_path: Path, raw_vault: VaultServer) -> Iterator[Home]:
-    with home_with_two_scopes(tmp_path, raw_vault).opened() as opened:
+    with home_with(tmp_path, raw_vault).opened() as opened:
         yield opened
 
 

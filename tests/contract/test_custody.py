@@ -1,0 +1,160 @@
+"""Custody, the same cases over every custody and engine."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from keyvault.custody import dedicated
+from keyvault.custody.base import Custody, Identity, Placement, Proof, Share
+from keyvault.errors import CiphertextRefusedError, KeyMissingError, NotProvenError
+from keyvault.home import Home, assemble, open_engine, vault_settings
+from keyvault.results import values_of
+from keyvault.scopes import ScopeKind
+from keyvault.settings import load_settings
+from keyvault.states import KeyState
+from keyvault.store import intents
+from keyvault.store import scopes as scope_store
+from keyvault.store.database import Database
+from keyvault.store.scopes import ScopeRow
+from keyvault.system_keys import SYSTEM_KEY
+from keyvault.transit.hashicorp import HashicorpEngine, TokenCredentials
+from tests.homes import TestHome
+
+
+@pytest.fixture
+def opened(request: pytest.FixtureRequest, home: TestHome) -> Iterator[Home]:
+    """The home with all rights, because a contract is of issuer and shredder together."""
+    settings = load_settings(home.path)
+    engine = open_engine(home.path, settings, role="shredder")
+    if settings.engine == "vault":
+        engine.close()
+        root = TokenCredentials(token=request.getfixturevalue("vault_server").root_token)
+        engine = HashicorpEngine(vault_settings(settings), root)
+    made = assemble(settings, Database(settings.store), engine)
+    yield made
+    made.close()
+
+
+def rows_of(home: Home, count: int) -> list[ScopeRow]:
+    """Create scopes' keys and rows by custody alone."""
+    custody = home.custody
+    placements = values_of(custody.prepare(count))
+    ids = [secrets.token_bytes(16) for _ in placements]
+    identities = [
+        Identity(placement=placement, scope_id=scope_id, data=b"identity of " + scope_id)
+        for placement, scope_id in zip(placements, ids, strict=True)
+    ]
+    sealed = values_of(custody.seal_identities(identities))
+    rows = [
+        ScopeRow(
+            id=scope_id,
+            generation=1,
+            custody=custody.code,
+            key_ref=placement.key_ref,
+            kind=ScopeKind.CONSUMER,
+            lookup=secrets.token_bytes(32),
+            commitment=bytes(32),
+            sealed_name=text,
+            state=KeyState.ACTIVE,
+            created_at=home.clock.now(),
+        )
+        for scope_id, placement, text in zip(ids, placements, sealed, strict=True)
+    ]
+
+    def bind(connection: Any) -> None:
+        assert custody.bind(connection, placements) == set(placements)
+        scope_store.insert_new(connection, rows)
+
+    home.database.write(bind)
+    return rows
+
+
+def test_scopes_never_share_a_key(opened: Home) -> None:
+    placements = values_of(opened.custody.prepare(50))
+    assert len({placement.key_ref for placement in placements}) == 50
+    for _ in range(2):
+        assert not {placement.key_ref for placement in values_of(opened.custody.prepare(50))} & {
+            placement.key_ref for placement in placements
+        }
+
+
+def test_shares_are_32_fresh_bytes_that_their_tokens_give_again(opened: Home) -> None:
+    rows = rows_of(opened, 3)
+    shares = values_of(opened.custody.fresh_shares([*rows, rows[0]]))
+    assert {len(share.secret) for share in shares} == {32}
+    assert len({bytes(share.secret) for share in shares}) == 4
+    again = values_of(
+        opened.custody.recover_shares([(row, share.token) for row, share in zip([*rows, rows[0]], shares, strict=True)])
+    )
+    assert again == [share.secret for share in shares]
+
+
+def test_a_token_works_under_its_own_scope_only(opened: Home) -> None:
+    one, other = rows_of(opened, 2)
+    share = values_of(opened.custody.fresh_shares([one]))[0]
+    results = opened.custody.recover_shares([(other, share.token), (one, share.token), (one, b"\xff"), (one, b"")])
+    assert [type(result) for result in results[2:]] == [CiphertextRefusedError, CiphertextRefusedError]
+    assert isinstance(results[0], CiphertextRefusedError)
+    assert results[1] == share.secret
+
+
+def test_an_identity_is_bound_to_its_scope(opened: Home) -> None:
+    row = rows_of(opened, 1)[0]
+    stolen = replace(row, id=secrets.token_bytes(16))
+    mine, theirs = opened.custody.open_identities([row, stolen])
+    assert mine == b"identity of " + row.id
+    assert isinstance(theirs, CiphertextRefusedError)
+
+
+def test_erased_keys_are_proven_and_nothing_of_them_works(opened: Home) -> None:
+    custody = opened.custody
+    kept, gone = rows_of(opened, 2)
+    tokens = [share.token for share in values_of(custody.fresh_shares([kept, gone]))]
+    assert isinstance(custody.prove([gone])[0], NotProvenError)
+    for _ in range(2):
+        assert custody.erase([gone]) == [None]
+        assert custody.prove([gone]) == [Proof(key="absent", retained_ciphertext="refused")]
+    results = custody.recover_shares([(kept, tokens[0]), (gone, tokens[1])])
+    assert isinstance(results[0], bytearray)
+    assert isinstance(results[1], KeyMissingError)
+    assert gone.id.hex() in str(results[1])
+    assert isinstance(custody.fresh_shares([gone])[0], KeyMissingError)
+    assert isinstance(custody.open_identities([gone])[0], KeyMissingError)
+    assert isinstance(custody.fresh_shares([kept])[0], Share)
+
+
+def test_a_re_created_name_is_no_proof(opened: Home) -> None:
+    row = rows_of(opened, 1)[0]
+    opened.custody.erase([row])
+    assert row.key_ref is not None
+    values_of(opened.engine.create_keys([row.key_ref]))
+    assert isinstance(opened.custody.prove([row])[0], NotProvenError)
+    assert isinstance(opened.custody.recover_shares([(row, b"vault:v1:AAAA")])[0], CiphertextRefusedError)
+
+
+def test_unbound_keys_are_collected_and_bound_ones_never(opened: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    custody: Custody = opened.custody
+    bound = rows_of(opened, 2)
+    crashed = values_of(custody.prepare(2))
+    lost = values_of(custody.prepare(1))
+    opened.database.write(lambda c: (custody.bind(c, lost), custody.discard(c, lost)))
+    assert custody.collect(100) == 1, "an open intent may still be bound within the hour"
+    monkeypatch.setattr(dedicated, "ABANDONED_AFTER", timedelta(0))
+    assert custody.collect(100) == len(crashed)
+    assert custody.collect(100) == 0
+    assert set(opened.engine.list_keys()) == {SYSTEM_KEY, *(row.key_ref for row in bound)}
+    assert opened.database.write(lambda c: custody.bind(c, crashed)) == set(), "too late to bind them"
+
+
+def test_a_key_that_a_row_holds_is_not_collected_whatever_its_intent_says(opened: Home) -> None:
+    row = rows_of(opened, 1)[0]
+    opened.database.write(lambda c: opened.custody.discard(c, [Placement(key_ref=row.key_ref)]))
+    assert opened.custody.collect(100) == 0
+    assert opened.database.read(intents.count) == 0
+    assert isinstance(opened.custody.fresh_shares([row])[0], Share)

@@ -1,0 +1,249 @@
+"""The store's queries, the same cases on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from keyvault.errors import ConfigurationError, StoreError, StoreVersionError, Unavailable
+from keyvault.events import EventType, make_event
+from keyvault.scopes import ScopeKind
+from keyvault.states import KeyState
+from keyvault.store import destructions, intents, outbox, system
+from keyvault.store import scopes as scope_store
+from keyvault.store.database import Database
+from keyvault.store.destructions import Destruction
+from keyvault.store.migrate import migrate
+from keyvault.store.scopes import ScopeRow
+from keyvault.store.system import SystemRow
+from keyvault.store.tables import metadata
+
+NOW = datetime(2026, 11, 23, 12, 30, 15, 123456, tzinfo=UTC)
+LIVE = (KeyState.ACTIVE, KeyState.SUSPENDED)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    url = f"sqlite:///{tmp_path / 'store.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    database = Database(url, create=True)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def store(empty: Database) -> Database:
+    migrate(empty)
+    return empty
+
+
+def row(**changes: Any) -> ScopeRow:
+    values: dict[str, Any] = {
+        "id": secrets.token_bytes(16),
+        "generation": 1,
+        "custody": 1,
+        "key_ref": f"k-{secrets.token_hex(16)}",
+        "kind": ScopeKind.CONSUMER,
+        "lookup": secrets.token_bytes(32),
+        "commitment": secrets.token_bytes(32),
+        "sealed_name": "sealed",
+        "state": KeyState.ACTIVE,
+        "created_at": NOW,
+    }
+    return ScopeRow(**{**values, **changes})
+
+
+def insert(store: Database, *rows: ScopeRow) -> set[bytes]:
+    return store.write(lambda connection: scope_store.insert_new(connection, rows))
+
+
+def destruction() -> Destruction:
+    return Destruction(
+        id=secrets.token_bytes(16),
+        reason="test",
+        ticket=bytes(32),
+        requested_by=bytes(32),
+        fence_event=secrets.token_hex(18),
+        created_at=NOW,
+    )
+
+
+def test_the_migrations_make_exactly_the_tables_that_the_code_knows(store: Database) -> None:
+    def differences(connection: sa.Connection) -> list[Any]:
+        context = MigrationContext.configure(connection, opts={"compare_type": False})
+        return list(compare_metadata(context, metadata))
+
+    assert store.read(differences) == []
+    store.check_version()
+    migrate(store)
+    store.check_version()
+
+
+def test_a_database_without_tables_and_one_from_a_newer_program_are_told_apart(empty: Database) -> None:
+    with pytest.raises(StoreVersionError, match="holds no keyvault tables"):
+        empty.check_version()
+    migrate(empty)
+    empty.write(lambda connection: connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'")))
+    with pytest.raises(StoreVersionError, match="at migration 9999"):
+        empty.check_version()
+    with pytest.raises(StoreVersionError):
+        migrate(empty)
+
+
+def test_a_row_comes_back_as_it_went_in(store: Database) -> None:
+    cause = destruction()
+    store.write(lambda connection: destructions.insert(connection, cause))
+    full = row(
+        period="2026-10",
+        due_at=NOW + timedelta(days=1),
+        account=secrets.token_bytes(32),
+        salt=secrets.token_bytes(32),
+        fenced_at=NOW.astimezone(timezone(timedelta(hours=5))),
+        destroyed_at=NOW,
+        lease_bound=NOW,
+        horizon=NOW,
+        destroy_id=cause.id,
+        state=KeyState.DESTROYED,
+    )
+    assert insert(store, full) == {full.id}
+    assert store.read(lambda connection: scope_store.by_id(connection, [full.id])) == {full.id: full}
+    assert store.read(lambda connection: destructions.by_id(connection, [cause.id])) == {cause.id: cause}
+
+
+def test_a_naive_time_is_refused(store: Database) -> None:
+    with pytest.raises(sa.exc.StatementError, match="naive"):
+        insert(store, row(created_at=NOW.replace(tzinfo=None)))
+
+
+def test_one_live_generation_a_name_and_each_number_once(store: Database) -> None:
+    first = row()
+    assert insert(store, first) == {first.id}
+    assert insert(store, row(lookup=first.lookup)) == set()
+    assert insert(store, row(lookup=first.lookup, generation=2)) == set(), "the first one still lives"
+    store.write(lambda c: scope_store.change_state(c, [first.id], before=LIVE, after=KeyState.DESTROYED))
+    assert insert(store, row(lookup=first.lookup)) == set(), "its number is taken for good"
+    second = row(lookup=first.lookup, generation=2)
+    assert insert(store, second) == {second.id}
+    assert first.lookup is not None
+    newest = store.read(lambda connection: scope_store.newest_by_lookup(connection, [first.lookup or b""]))
+    assert newest[first.lookup].id == second.id
+
+
+def test_only_rows_in_an_expected_state_change(store: Database) -> None:
+    active, suspended = row(), row(state=KeyState.SUSPENDED)
+    destroyed = row(state=KeyState.DESTROYED)
+    insert(store, active, suspended, destroyed)
+    ids = [active.id, suspended.id, destroyed.id, bytes(16)]
+    changed = store.write(lambda c: scope_store.change_state(c, ids, before=LIVE, after=KeyState.DEACTIVATED))
+    assert changed == {active.id, suspended.id}
+    counts = store.read(scope_store.count_by_state)
+    assert counts == {KeyState.ACTIVE: 0, KeyState.SUSPENDED: 0, KeyState.DEACTIVATED: 2, KeyState.DESTROYED: 1}
+
+
+def test_a_fence_is_stamped_once(store: Database) -> None:
+    cause = destruction()
+    scope = row(state=KeyState.DEACTIVATED, destroy_id=cause.id)
+    store.write(lambda connection: destructions.insert(connection, cause))
+    insert(store, scope)
+    for moment in (NOW, NOW + timedelta(hours=1)):
+        store.write(
+            lambda c, at=moment: scope_store.stamp_fence(c, cause.id, fenced_at=at, lease_bound=at)  # type: ignore[misc]
+        )
+    assert store.read(lambda c: scope_store.by_id(c, [scope.id]))[scope.id].fenced_at == NOW
+    assert [found.id for found in store.read(lambda c: scope_store.awaiting_destruction(c, limit=5))] == [scope.id]
+
+
+def test_more_rows_than_one_statement_takes(store: Database) -> None:
+    rows = [row() for _ in range(scope_store.CHUNK * 2 + 1)]
+    assert insert(store, *rows) == {item.id for item in rows}
+    found = store.read(lambda connection: scope_store.by_id(connection, [item.id for item in rows]))
+    assert len(found) == len(rows)
+    seen, after = 0, b""
+    while page := store.read(lambda c, a=after: scope_store.page(c, after=a, limit=400)):  # type: ignore[misc]
+        seen, after = seen + len(page), page[-1].id
+    assert seen == len(rows)
+
+
+def test_an_open_intent_is_taken_once_and_an_abandoned_one_never(store: Database) -> None:
+    store.write(lambda connection: intents.announce(connection, ["k-1", "k-2", "k-3"], at=NOW))
+    assert store.write(lambda connection: intents.take(connection, ["k-1", "k-9"])) == {"k-1"}
+    assert store.write(lambda connection: intents.take(connection, ["k-1"])) == set()
+    store.write(lambda connection: intents.abandon(connection, ["k-2"]))
+    assert store.write(lambda connection: intents.take(connection, ["k-2"])) == set()
+    store.write(lambda connection: intents.abandon_older_than(connection, NOW))
+    assert store.read(lambda connection: intents.abandoned(connection, limit=9)) == ["k-2"]
+    store.write(lambda connection: intents.abandon_older_than(connection, NOW + timedelta(seconds=1)))
+    assert store.read(lambda connection: intents.abandoned(connection, limit=9)) == ["k-2", "k-3"]
+    store.write(lambda connection: intents.forget(connection, ["k-2", "k-3"]))
+    assert store.read(intents.count) == 0
+
+
+def test_events_keep_their_bytes_and_order(store: Database) -> None:
+    events = [make_event(EventType.SCOPE_CREATED, {"n": number}, at=NOW) for number in range(3)]
+    store.write(lambda connection: outbox.append(connection, events))
+    stored = store.read(outbox.bodies)
+    assert [body for _, body in stored] == [event.body for event in events]
+    assert store.read(lambda connection: outbox.bodies(connection, after=stored[0][0])) == stored[1:]
+    with pytest.raises(StoreError):
+        store.write(lambda connection: outbox.append(connection, events[:1]))
+
+
+def test_a_failed_transaction_leaves_nothing(store: Database) -> None:
+    def fail(connection: sa.Connection) -> None:
+        intents.announce(connection, ["k-1"], at=NOW)
+        raise Unavailable("half-way")
+
+    with pytest.raises(Unavailable, match="half-way"):
+        store.write(fail)
+    assert store.read(intents.count) == 0
+
+
+def test_the_system_row_is_written_once(store: Database) -> None:
+    made = SystemRow(home_id="h", incarnation=1, check_values={"index": "00"}, log_origin="o")
+    assert store.read(system.load) is None
+    store.write(lambda connection: system.create(connection, made))
+    assert store.read(system.load) == made
+    with pytest.raises(StoreError, match="another"):
+        store.write(lambda connection: system.create(connection, made))
+    assert [store.write(lambda c: system.set_paused(c, paused=True)) for _ in range(2)] == [True, False]
+    assert store.read(system.is_paused) is True
+    for _ in range(2):
+        store.write(lambda connection: system.beat(connection, "node", NOW))
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nonsense", "does not parse"),
+        ("mysql://host/name", "no store for mysql"),
+        ("sqlite://", "needs a file"),
+        ("sqlite:////nowhere/at/all.db", "cannot be made"),
+    ],
+)
+def test_urls_that_name_no_store(url: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        Database(url, create=True)
+
+
+def test_a_server_that_is_not_there() -> None:
+    database = Database("postgresql://user:secret@127.0.0.1:1/name")
+    with pytest.raises(Unavailable, match="cannot be reached") as raised:
+        database.check_version()
+    assert "secret" not in str(raised.value)
+    database.close()
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    path.write_bytes(b"not a database" * 1000)
+    database = Database(f"sqlite:///{path}")
+    with pytest.raises(StoreError, match="not a database"):
+        database.check_version()
+    database.close()

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyvault.errors import InvalidInputError
+from keyvault.events import (
+    MAX_EVENT_BYTES,
+    MAX_SCOPES_PER_EVENT,
+    EventType,
+    Value,
+    b64,
+    instant,
+    make_event,
+    new_event_id,
+)
+from keyvault.results import values_of
+from keyvault.store import outbox
+from tests.homes import embedded_home
+
+AT = datetime(2026, 11, 23, 21, 48, 31, tzinfo=UTC)
+ID = "00000000-0000-4000-8000-000000000000"
+
+
+def test_the_bytes_are_canonical_json() -> None:
+    payload: dict[str, Value] = {"é": 1, "scopes": ["b", "a"], "a": {"z": None, "y": True}, "text": "\u20ac\n/<"}
+    event = make_event(EventType.KEY_DESTROYED, payload, at=AT, event_id=ID)
+    # RFC 8785: keys by UTF-16 code units, no white space, shortest escapes, UTF-8; arrays keep their order.
+    expected = (
+        '{"a":{"y":true,"z":null},"at":"2026-11-23T21:48:31.000000Z","id":"' + ID + '","policy":"builtin/1",'
+        '"scopes":["b","a"],"text":"\u20ac\\n/<","type":"key.destroyed","v":1,"é":1}'
+    )
+    assert event.body == expected.encode()
+    assert (event.id, event.type) == (ID, EventType.KEY_DESTROYED)
+
+
+def test_a_payload_cannot_pass_itself_off_as_another_event() -> None:
+    forged: dict[str, Value] = {"v": 9, "id": "other", "type": "scope.created", "at": "never", "policy": "none"}
+    event = make_event(EventType.DESTROY_FENCED, forged, at=AT, event_id=ID)
+    assert event.body == make_event(EventType.DESTROY_FENCED, {}, at=AT, event_id=ID).body
+    assert json.loads(event.body)["type"] == "destroy.fenced"
+
+
+def test_every_event_has_a_fresh_random_id() -> None:
+    events = [make_event(EventType.SCOPE_CREATED, {}, at=AT) for _ in range(3)]
+    ids = {event.id for event in events} | {new_event_id()}
+    assert len(ids) == 4
+    assert {uuid.UUID(item).version for item in ids} == {4}
+    assert all(json.loads(event.body)["id"] == event.id for event in events)
+
+
+def test_an_event_is_at_most_what_a_log_entry_holds() -> None:
+    overhead = len(make_event(EventType.SCOPE_CREATED, {"pad": ""}, at=AT, event_id=ID).body)
+    largest = make_event(EventType.SCOPE_CREATED, {"pad": "x" * (65_535 - overhead)}, at=AT, event_id=ID)
+    assert len(largest.body) == MAX_EVENT_BYTES == 65_535
+    with pytest.raises(InvalidInputError, match=r"^an event of 65536 bytes does not fit the log: split the group$"):
+        make_event(EventType.SCOPE_CREATED, {"pad": "x" * (65_536 - overhead)}, at=AT, event_id=ID)
+
+
+def test_the_largest_group_fits() -> None:
+    payload: dict[str, Value] = {"scopes": [b64(bytes(32))] * MAX_SCOPES_PER_EVENT, "more": "x" * 1024}
+    assert len(make_event(EventType.KEY_DESTROYED, payload, at=AT).body) < MAX_EVENT_BYTES
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [(b"", ""), (b"\x00", "AA"), (b"\xfb\xff", "-_8"), (b"\xfb\xff\xfe", "-__-"), (bytes(16), "A" * 22)],
+)
+def test_binary_values_are_unpadded_base64url(data: bytes, text: str) -> None:
+    assert b64(data) == text
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (AT, "2026-11-23T21:48:31.000000Z"),
+        (AT.replace(microsecond=7), "2026-11-23T21:48:31.000007Z"),
+        (AT.astimezone(timezone(timedelta(hours=-5))), "2026-11-23T21:48:31.000000Z"),
+    ],
+)
+def test_instants_are_utc_with_microseconds(moment: datetime, text: str) -> None:
+    assert instant(moment) == text
+
+
+def test_types_are_spelled_as_the_log_spells_them() -> None:
+    assert [kind.value for kind in EventType] == [
+        "scope.created",
+        "scope.suspended",
+        "scope.resumed",
+        "destroy.fenced",
+        "key.destroyed",
+        "destroy.failed",
+    ]
+
+
+def test_no_event_of_a_scopes_life_carries_its_name(tmp_path: Path) -> None:
+    name, month = "consumer/acct-Quince/Zenobia", "communications/acct-Quince/2026-10"
+    home = embedded_home(tmp_path)
+    with home.vault() as vault:
+        values_of(vault.ensure_scopes([name, month]))
+        values_of(vault.suspend([name]))
+        values_of(vault.resume([name]))
+    with home.destroyer() as destroyer:
+        destroyer.destroy([name, month], ticket="T-Medlar", requested_by="Philippa")
+    with home.opened() as opened:
+        bodies = [body for _, body in opened.database.read(outbox.bodies)]
+    events: list[dict[str, Any]] = [json.loads(body) for body in bodies]
+    assert [event["type"] for event in events] == [
+        "scope.created",
+        "scope.created",
+        "scope.suspended",
+        "scope.resumed",
+        "destroy.fenced",
+        "key.destroyed",
+    ]
+    for word in (b"Quince", b"Zenobia", b"Medlar", b"Philippa"):
+        assert not any(word in body for body in bodies), word
