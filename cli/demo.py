@@ -76,9 +76,9 @@ class Chosen:
 @json_option
 @click.pass_obj
 def demo(app: App, source: Path | None, keep: Path | None) -> int:
-    """Seal records, shred an account-month and a consumer, and show what is gone, from a backup too.
+    """Seal records, shred two keys, and show what is gone.
 
-    Uses the embedded engine in a temporary directory; no home and no server is needed or touched. Exit code 1 if anything is
+    One account-month and one consumer are shredded; then everything is tried with the live database and with a backup from before. Uses the embedded engine in a temporary directory; no home and no server is needed or touched. Exit code 1 if anything is
     not as it should be.
     """
     lines = _sample(datetime.now(UTC)) if source is None else source.read_bytes().splitlines(keepends=True)

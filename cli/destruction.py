@@ -35,9 +35,9 @@ PAUSED = "destructions are paused, and nothing was destroyed: run `keyvault dest
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.pass_obj
 def shred(app: App, ticket: str, reason: str | None, names: Sequence[str], *, plan_only: bool, yes: bool) -> int:
-    """Destroy the keys of scopes for good: live data and every copy in every backup become unreadable.
+    """Destroy the keys of scopes, for good.
 
-    All named scopes are destroyed or, when one of them cannot be, none. Destructions that an earlier run began are finished
+    Live data and every copy in every backup become unreadable. All named scopes are destroyed or, when one of them cannot be, none. Destructions that an earlier run began are finished
     first. Exit code 0 only if all named scopes are destroyed.
     """
     names = list(dict.fromkeys(names))

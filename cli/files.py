@@ -65,7 +65,7 @@ def check_output(target: Path, *, force: bool) -> None:
 def open_input(name: str) -> AbstractContextManager[BinaryIO]:
     """Open a file to read, or lend standard input, unbuffered: a buffer that fills itself would not see a signal meanwhile."""
     if name != STANDARD:
-        return Path(name).open("rb")
+        return open_lines(name)
     return nullcontext(cast("BinaryIO", getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)))
 
 
@@ -111,6 +111,11 @@ def _sync_directory(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_lines(name: str) -> AbstractContextManager[BinaryIO]:
+    """Open a file to read line by line, or lend standard input."""
+    return nullcontext(sys.stdin.buffer) if name == STANDARD else Path(name).open("rb")
 
 
 def size_of(source: BinaryIO) -> int | None:

@@ -9,7 +9,7 @@ import click
 
 from cli.app import App, json_option
 from cli.failures import EXIT_REFUSED
-from cli.files import open_input, size_of
+from cli.files import open_lines, size_of
 
 SHOWN = 20
 """How many malformed lines are reported one by one."""
@@ -42,7 +42,7 @@ def import_records(app: App, pii_fields: str, batch: int, source: str, folder: P
     from keyvault.records import RecordFile, RecordImporter, check_pii_fields
 
     names = check_pii_fields(pii_fields.split(","))
-    with open_input(source) as lines, app.opened() as home:
+    with open_lines(source) as lines, app.opened() as home:
         from keyvault.vault import KeyVault
 
         with RecordFile(folder, names) as target, app.progress("importing", size_of(lines), in_bytes=True) as advance:

@@ -24,19 +24,6 @@ if TYPE_CHECKING:
 
 ENGINE_FILE = "engine.db"
 CREDENTIALS_DIR = "credentials"
-ROLES = (
-    "issuer",
-    "shredder",
-    "auditor",
-    "sequencer",
-    "restorer",
-    "operator",
-    "platform",
-    "requester",
-    "approver",
-    "break-glass",
-)
-"""Every role of the system; each has its own login, and no two act on one request."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

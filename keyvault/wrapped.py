@@ -308,8 +308,7 @@ def _extent(data: bytes) -> tuple[int, int]:
     if len(data) < end:
         return 0, end
     size = data[end - 2] << 8 | data[end - 1]
-    if not MIN_DEK_BYTES <= size - TAG_BYTES <= MAX_DEK_BYTES:
-        raise InvalidFormatError("a wrapped data key has 32 to 80 bytes of ciphertext")
+    _require(MIN_DEK_BYTES <= size - TAG_BYTES <= MAX_DEK_BYTES, "a wrapped data key has 32 to 80 bytes of ciphertext")
     return header_size, end + size
 
 

@@ -86,7 +86,10 @@ class Database:
         with _wrapped_errors(), self.engine.connect() as connection:
             row = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
             if row[0] != 0:
-                raise Unavailable("the database's journal is in use by another process and cannot be emptied yet")
+                raise Unavailable(
+                    "the database's journal is in use by another process and still holds deleted rows: nothing destroyed comes back by that; "
+                    "run the command again to empty it"
+                )
 
     def close(self) -> None:
         """Close all connections."""

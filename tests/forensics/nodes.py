@@ -55,9 +55,10 @@ def joined_node(new_vault: NewVault, leader: VaultServer) -> VaultServer:
     node.unseal_key = leader.unseal_key
 
     def caught_up() -> bool:
-        servers = leader.request("GET", "sys/storage/raft/autopilot/state")["data"]["servers"]
-        newest = max(server["last_index"] for server in servers.values())
-        return name in servers and servers[name]["last_index"] == newest
+        if node.status()["sealed"]:
+            return False
+        newest = leader.request("GET", "sys/leader")["raft_applied_index"]
+        return bool(node.request("GET", "sys/leader").get("raft_applied_index", 0) >= newest)
 
     wait_until(caught_up, what="the new node has caught up", log=node.log_file, process=node.process)
     return node

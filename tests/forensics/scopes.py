@@ -32,6 +32,12 @@ def transit_key_of(home: Home, scope: str) -> str:
     return key
 
 
+def transit_mount_of(home: Home) -> str:
+    """Return the path of the transit mount in Vault."""
+    assert home.settings.vault is not None
+    return home.settings.vault.transit_mount
+
+
 def shred(home: Home, *scopes: str) -> None:
     """Destroy scopes and require that each is acknowledged."""
     outcomes = Destroyer(home).destroy(scopes, ticket="T-1", requested_by="tester")

@@ -75,6 +75,8 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
             return stack.enter_context(running_vault(raw_storage=True))
 
         shredded = shred_victims(tmp_path_factory.mktemp("forensics"), new_vault())
+        shredded.server.request("POST", "sys/rotate")
+        assert shredded.server.request("GET", "sys/key-status")["data"]["term"] == 2
         joined = joined_node(new_vault, shredded.server)
         old, new = disk_of(shredded.server), disk_of(joined)
         rebuilt = rebuilt_node(new_vault, shredded.after, of=shredded.server)
@@ -102,7 +104,7 @@ def test_the_scan_opens_every_live_entry(evidence: Evidence) -> None:
     assert evidence.shredded.live <= opened
 
 
-def test_old_entries_outlive_the_shred_on_the_nodes_disk(evidence: Evidence) -> None:
+def test_old_entries_outlive_the_shred_and_a_new_barrier_key_on_the_nodes_disk(evidence: Evidence) -> None:
     plain = evidence.old.opened.plain
     found = [found_in(plain, material) for material in evidence.shredded.victims.values()]
     assert all(LOG in sources for sources in found)

@@ -11,10 +11,10 @@ import pytest
 from keyvault.errors import ScopeDestroyedError
 from keyvault.results import values_of
 from keyvault.states import KeyState
-from shredder.destroy import Destroyer, PlanItem, PlannedAction
+from shredder.destroy import PlanItem, PlannedAction
 from tests.forensics.entries import paths_holding
 from tests.forensics.raw_storage import RawStorage
-from tests.forensics.scopes import NEIGHBOUR, VICTIM, home_with, shred, transit_key_of
+from tests.forensics.scopes import NEIGHBOUR, VICTIM, home_with, shred, transit_key_of, transit_mount_of
 from tests.servers import VaultServer
 from tests.servers.vault import VaultError
 
@@ -28,7 +28,7 @@ def test_the_key_is_back_in_vault_and_the_product_still_refuses_it(
         sealed = {name: vault.seal(b"Ada", [name]) for name in (VICTIM, NEIGHBOUR)}
     with home.opened() as opened, RawStorage(server) as raw:
         key = transit_key_of(opened, VICTIM)
-        mount = opened.settings.vault.transit_mount
+        mount = transit_mount_of(opened)
         where = set(raw.paths_of(key).values())
         (material,) = raw.material_of(key).values()
         kept = server.request("POST", f"{mount}/encrypt/{key}", {"plaintext": base64.b64encode(b"Ada").decode()})

@@ -14,9 +14,15 @@ from keyvault.results import value_of, values_of
 from shredder.destroy import Destroyer
 from tests.forensics.entries import paths_holding, paths_naming
 from tests.forensics.raw_storage import RawStorage
-from tests.forensics.scopes import NEIGHBOUR, VICTIM, home_with, shred, transit_key_of
-from tests.servers import VaultServer
+from tests.forensics.scopes import NEIGHBOUR, VICTIM, home_with, shred, transit_key_of, transit_mount_of
+from tests.servers import VaultServer, running_vault
 from tests.servers.vault import VaultError
+
+
+@pytest.fixture(scope="module")
+def raw_vault() -> Iterator[VaultServer]:
+    with running_vault(raw_storage=True) as server:
+        yield server
 
 
 @pytest.fixture
@@ -74,7 +80,7 @@ def test_a_deletion_that_vault_left_half_done_is_finished(
     raw_vault: VaultServer, raw: RawStorage, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = transit_key_of(home, VICTIM)
-    path = f"{home.settings.vault.transit_mount}/keys/{key}"
+    path = f"{transit_mount_of(home)}/keys/{key}"
     where = raw.paths_of(key)
     (material,) = raw.material_of(key).values()
 

@@ -9,7 +9,8 @@ FIRST, SECOND = UnknownScopeError("first"), InvalidInputError("second")
 
 
 def test_a_value_is_given_back_whatever_it_is() -> None:
-    for value in (0, None, b"", [], ValueError("an error that is not ours is a value")):
+    values: tuple[object, ...] = (0, None, b"", [], ValueError("an error that is not ours is a value"))
+    for value in values:
         assert value_of(value) is value
 
 

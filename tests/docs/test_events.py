@@ -1,0 +1,93 @@
+"""docs/events.md shows the events that are emitted, field by field."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyvault.events import EventType
+from keyvault.results import values_of
+from keyvault.store import outbox
+from keyvault.transit.embedded import EmbeddedEngine
+from shredder.destroy import Destroyer
+from tests.docs.documents import ROOT, Block, blocks
+from tests.homes import embedded_home
+
+PAGE = ROOT / "docs" / "events.md"
+CONSUMER = "consumer/acct-001/+15551000862"
+COMMON = {"v", "id", "type", "at", "policy"}
+
+
+@pytest.fixture
+def emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[dict[str, Any]]]:
+    """One home's events, of every type, by type."""
+    home = embedded_home(tmp_path)
+    month = f"communications/acct-001/{datetime.now(UTC):%Y-%m}"
+    with home.vault() as vault:
+        values_of(vault.ensure_scopes([month, CONSUMER]))
+        values_of(vault.suspend([CONSUMER]))
+        values_of(vault.resume([CONSUMER]))
+    with home.opened() as opened:
+        destroyer = Destroyer(opened)
+        with monkeypatch.context() as patch:
+            patch.setattr(EmbeddedEngine, "delete_keys", lambda _self, names: [None for _ in names])
+            destroyer.destroy([CONSUMER], ticket="T-17", requested_by="ada")
+        destroyer.finish_pending()
+        bodies = opened.database.read(outbox.bodies)
+    events: dict[str, list[dict[str, Any]]] = {}
+    for _, body in bodies:
+        event = json.loads(body)
+        events.setdefault(event["type"], []).append(event)
+    return events
+
+
+def shown() -> dict[str, list[dict[str, Any]]]:
+    events: dict[str, list[dict[str, Any]]] = {}
+    for block in blocks(PAGE, "json"):
+        event = json.loads(block.text)
+        events.setdefault(event["type"], []).append(event)
+    return events
+
+
+def shape(value: Any) -> Any:
+    """Return a value's form: types instead of values, so that two events of one type can be compared."""
+    if isinstance(value, dict):
+        return {name: shape(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [shape(value[0])]
+    return type(value).__name__
+
+
+def test_every_type_is_shown_and_none_that_is_not_emitted(emitted: dict[str, list[dict[str, Any]]]) -> None:
+    assert set(shown()) == set(emitted) == {str(kind) for kind in EventType}
+
+
+def test_what_is_shown_has_the_form_of_what_is_emitted(emitted: dict[str, list[dict[str, Any]]]) -> None:
+    for kind, examples in shown().items():
+        forms = [shape(event) for event in emitted[kind]]
+        for example in examples:
+            assert shape(example) in forms, kind
+
+
+def test_every_field_has_its_row(emitted: dict[str, list[dict[str, Any]]]) -> None:
+    sections = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)
+    for kind, events in emitted.items():
+        (section,) = (section for section in sections if f"`{kind}`" in section.splitlines()[0])
+        rows = set(re.findall(r"^\| `([\w.]+)` \|", section, flags=re.MULTILINE))
+        fields = set(events[0]) - COMMON
+        assert {row.partition(".")[0] for row in rows} == fields, kind
+
+
+def test_examples_are_written_as_they_are_stored() -> None:
+    """Keys are sorted, as RFC 8785 sorts them; only white space was added for reading."""
+    for block in blocks(PAGE, "json"):
+        assert list(keys(block)) == sorted(keys(block))
+
+
+def keys(block: Block) -> list[str]:
+    return list(json.loads(block.text))
