@@ -74,11 +74,11 @@ def insert_new(connection: Connection, rows: Sequence[ScopeRow]) -> set[bytes]:
     The rest lost against another creator. Rows go in by order of look-up, so that two creators cannot deadlock.
     """
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    won: set[bytes] = set()
-    for chunk in chunks(sorted(rows, key=lambda row: row.lookup or b"")):
-        statement = insert(scopes).values([_columns(row) for row in chunk]).on_conflict_do_nothing()
-        won.update(connection.execute(statement.returning(scopes.c.id)).scalars())
-    return won
+    if not rows:
+        return set()
+    ordered = [_columns(row) for row in sorted(rows, key=lambda row: row.lookup or b"")]
+    statement = insert(scopes).on_conflict_do_nothing().returning(scopes.c.id)
+    return set(connection.execute(statement, ordered).scalars())
 
 
 def change_state(

@@ -58,4 +58,5 @@ def load(path: Path) -> list[Call]:
 
 def _call(fields: dict[str, Any]) -> Call:
     fields["seen"] = [Sighting(**item) for item in fields["seen"]]
-    return Call(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    values: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in fields.items()}
+    return Call(**values)

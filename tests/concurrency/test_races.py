@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from keyvault import KeyRequest, KeyVault, UnwrapRequest
-from keyvault.errors import ScopeDestroyedError, ScopeFencedError
+from keyvault.errors import ScopeDestroyedError
 from keyvault.home import assemble
 from keyvault.results import values_of
 from keyvault.testing import faulty_engine
@@ -17,31 +15,26 @@ from tests.homes import TestHome
 NAME = "consumer/acct-1/one"
 
 
-def once(at: str, action: Callable[[], object]) -> Callable[[str], None]:
-    done = False
-
-    def hook(step: str) -> None:
-        nonlocal done
-        if step == at and not done:
-            done = True
-            action()
-
-    return hook
-
-
-@pytest.mark.parametrize("call", ["generate", "unwrap"])
+@pytest.mark.parametrize("call", ["generate_data_keys", "decrypt"])
 def test_a_scope_destroyed_meanwhile_is_destroyed_and_not_an_alarm(home: TestHome, call: str) -> None:
-    with home.opened() as opened:
-        vault = KeyVault(opened)
+    with home.opened("issuer") as issuing, home.opened("shredder") as shredding:
+        vault = KeyVault(issuing)
         values_of(vault.ensure_scopes([NAME]))
         key = values_of(vault.generate_data_keys([KeyRequest(scopes=(NAME,))]))[0]
-        at = {"generate": "before generate_data_keys", "unwrap": "before decrypt"}[call]
-        destroyer = Destroyer(opened)
-        hook = once(at, lambda: destroyer.destroy([NAME], ticket="T-1", requested_by="tester"))
-        racing = KeyVault(assemble(opened.settings, opened.database, faulty_engine(opened.engine, hook)))
-        hook_free = racing._issuer
-        if call == "generate":
-            told: object = hook_free.generate([KeyRequest(scopes=(NAME,))])[0]
+        armed: list[str] = []
+
+        def hook(step: str) -> None:
+            if step in armed:
+                armed.clear()
+                outcome = Destroyer(shredding).destroy([NAME], ticket="T-1", requested_by="tester")[0]
+                assert outcome.error is None
+
+        racing = KeyVault(assemble(issuing.settings, issuing.database, faulty_engine(issuing.engine, hook)))
+        armed.append(f"before {call}")
+        told: object
+        if call == "generate_data_keys":
+            told = racing.generate_data_keys([KeyRequest(scopes=(NAME,))])[0]
         else:
-            told = hook_free.unwrap([UnwrapRequest(wrapped=key.wrapped)])[0]
-    assert isinstance(told, ScopeDestroyedError | ScopeFencedError), told
+            told = racing.unwrap_data_keys([UnwrapRequest(wrapped=key.wrapped)])[0]
+        assert not armed, "the race was not run"
+    assert isinstance(told, ScopeDestroyedError), told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
 
@@ -23,7 +23,7 @@ from keyvault.store.scopes import ScopeRow
 from keyvault.store.tables import heartbeats
 from shredder.destroy import Destroyer
 from tests.homes import TestHome, embedded_home
-from tests.servers import PostgresServer
+from tests.servers import PostgresServer, running_postgres
 from tests.servers.postgres import libpq_url
 
 NAME, OTHER = "consumer/acct-1/one", "consumer/acct-1/two"
@@ -31,9 +31,11 @@ WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 MESSAGE = r"^the standby did not confirm the commit: nothing may rest on it yet; try again$"
 
 
-@pytest.fixture
-def server(new_postgres: Callable[..., PostgresServer]) -> PostgresServer:
-    return new_postgres()
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A server of this module's own, whose configuration it may change."""
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture
