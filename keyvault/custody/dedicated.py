@@ -18,7 +18,8 @@ from keyvault.errors import CiphertextRefusedError, KeyMissingError, KeyVaultErr
 from keyvault.results import value_of
 from keyvault.store import intents
 from keyvault.store.database import Database
-from keyvault.store.scopes import ScopeRow, key_refs
+from keyvault.store.scopes import ScopeRow, all_key_refs, key_refs
+from keyvault.system_keys import SYSTEM_KEY
 from keyvault.transit.base import Ciphertext, Plaintext, TransitEngine
 from keyvault.wrapped import CustodyCode
 
@@ -100,10 +101,9 @@ class DedicatedCustody(Custody):
 
     def collect(self, limit: int) -> int:
         """Delete the keys of abandoned intents. A key that a row holds is never touched, whatever the intent says."""
-        before = self._clock.now() - ABANDONED_AFTER
+        self._abandon_aged()
 
         def claim(connection: Connection) -> list[str]:
-            intents.abandon_older_than(connection, before)
             names = intents.abandoned(connection, limit=limit)
             held = key_refs(connection, names)
             intents.forget(connection, sorted(held))
@@ -117,6 +117,22 @@ class DedicatedCustody(Custody):
             raise NotProvenError(f"{len(left)} unused keys could not be proven gone; the next run tries again")
         self._database.write(lambda connection: intents.forget(connection, names))
         return len(names)
+
+    def _abandon_aged(self) -> None:
+        """Mark what creators that died left behind, unless this database may be an older copy.
+
+        In a restored copy an old intent can be of a key that a scope holds by now. Such a copy lacks other keys, too, that the
+        engine lists; then nothing is marked, and `keyvault doctor` tells of both.
+        """
+        before = self._clock.now() - ABANDONED_AFTER
+        if not self._database.read(lambda connection: intents.has_open_older_than(connection, before)):
+            return
+        # The engine first: whatever it lists then was announced before, and is found in the database now.
+        listed = set(self._engine.list_keys()) - {SYSTEM_KEY}
+        if listed <= self._database.read(
+            lambda connection: intents.all_references(connection) | all_key_refs(connection)
+        ):
+            self._database.write(lambda connection: intents.abandon_older_than(connection, before))
 
     @staticmethod
     def _explained(rows: Sequence[ScopeRow], results: Sequence[T | KeyVaultError]) -> list[T | KeyVaultError]:

@@ -42,6 +42,17 @@ def abandon(connection: Connection, key_refs: Sequence[str]) -> None:
         connection.execute(sa.update(intents).where(intents.c.key_ref.in_(chunk)).values(state=ABANDONED))
 
 
+def has_open_older_than(connection: Connection, moment: datetime) -> bool:
+    """Return whether `abandon_older_than` would find any."""
+    query = sa.select(intents.c.key_ref).where(intents.c.state == OPEN, intents.c.created_at < moment)
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def all_references(connection: Connection) -> set[str]:
+    """Return the key references of all intents."""
+    return set(connection.execute(sa.select(intents.c.key_ref)).scalars())
+
+
 def abandon_older_than(connection: Connection, moment: datetime) -> None:
     """Mark what creators that died left behind."""
     connection.execute(

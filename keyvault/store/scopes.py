@@ -156,6 +156,11 @@ def key_refs(connection: Connection, references: Iterable[str]) -> set[str]:
     return held
 
 
+def all_key_refs(connection: Connection) -> set[str]:
+    """Return every key reference that a row holds, destroyed ones included."""
+    return set(connection.execute(sa.select(scopes.c.key_ref).where(scopes.c.key_ref.is_not(None))).scalars())
+
+
 def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """Cut a sequence into pieces of at most `CHUNK`."""
     for start in range(0, len(items), CHUNK):

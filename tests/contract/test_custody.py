@@ -18,7 +18,7 @@ from keyvault.results import values_of
 from keyvault.scopes import ScopeKind
 from keyvault.settings import load_settings
 from keyvault.states import KeyState
-from keyvault.store import intents
+from keyvault.store import intents, tables
 from keyvault.store import scopes as scope_store
 from keyvault.store.database import Database
 from keyvault.store.scopes import ScopeRow
@@ -158,3 +158,23 @@ def test_a_key_that_a_row_holds_is_not_collected_whatever_its_intent_says(opened
     assert opened.custody.collect(100) == 0
     assert opened.database.read(intents.count) == 0
     assert isinstance(opened.custody.fresh_shares([row])[0], Share)
+
+
+def test_an_older_copy_of_the_database_never_costs_a_key_that_is_in_use(
+    opened: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dedicated, "ABANDONED_AFTER", timedelta(0))
+    row = rows_of(opened, 1)[0]
+    assert row.key_ref is not None
+    later = rows_of(opened, 1)[0]
+
+    def go_back(connection: Any) -> None:
+        """Make the store what it was while the first scope was being made: its intent open, and none of the rows."""
+        connection.execute(tables.scopes.delete())
+        intents.announce(connection, [row.key_ref or ""], at=opened.clock.now() - timedelta(days=1))
+
+    opened.database.write(go_back)
+    assert opened.custody.collect(100) == 0
+    assert isinstance(opened.custody.fresh_shares([row])[0], Share)
+    assert isinstance(opened.custody.fresh_shares([later])[0], Share)
+    assert opened.database.read(intents.count) == 1

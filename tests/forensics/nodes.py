@@ -1,4 +1,4 @@
-"""New nodes: from a snapshot, or by joining a cluster; and what is on their disks once they are stopped."""
+"""Nodes of a cluster: how new ones join, how a log is compacted, and what is on a disk once its node is stopped."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tests.forensics.barrier import Opened, open_all
 from tests.forensics.carving import entries_in_folder
 from tests.servers import VaultServer
 from tests.servers.process import wait_until
-
-NewVault = Callable[[], VaultServer]
 
 _LONG_RUN_OF_ZEROS = re.compile(rb"\x00{64,}")
 
@@ -38,17 +34,9 @@ def disk_of(node: VaultServer) -> Disk:
     )
 
 
-def rebuilt_node(new_vault: NewVault, snapshot: Path, *, of: VaultServer) -> VaultServer:
-    """Return a node with a fresh disk that has restored a snapshot of another one."""
-    node = new_vault()
-    node.restore(snapshot, of=of)
-    return node
-
-
-def joined_node(new_vault: NewVault, leader: VaultServer) -> VaultServer:
-    """Return a node with a fresh disk that has joined a leader and holds what the leader holds."""
-    node = new_vault()
-    name = _wiped(node)
+def join(node: VaultServer, leader: VaultServer) -> str:
+    """Wipe a node's disk, let it join a leader, wait until it holds what the leader holds; return its name in the cluster."""
+    name = _wipe(node)
     leadership = {"leader_api_addr": leader.addr, "leader_ca_cert": leader.ca_file.read_text()}
     node.request("POST", "sys/storage/raft/join", leadership)
     node.request("PUT", "sys/unseal", {"key": leader.unseal_key})
@@ -61,26 +49,34 @@ def joined_node(new_vault: NewVault, leader: VaultServer) -> VaultServer:
         return bool(node.request("GET", "sys/leader").get("raft_applied_index", 0) >= newest)
 
     wait_until(caught_up, what="the new node has caught up", log=node.log_file, process=node.process)
-    return node
+    return name
 
 
-def compact_log(node: VaultServer) -> None:
-    """Let raft drop its log up to the last four operations, which it does as part of a snapshot; restarts the node."""
-    configuration = json.loads(node.config_file.read_text())
-    configuration["storage"]["raft"]["trailing_logs"] = "4"
-    node.config_file.write_text(json.dumps(configuration))
-    node.restart()
+def leave(name: str, leader: VaultServer) -> None:
+    """Take a node out of the cluster, so that the leader does not wait for it."""
+    leader.request("POST", "sys/storage/raft/remove-peer", {"server_id": name})
+
+
+def start_compacted(node: VaultServer) -> None:
+    """Start a stopped node and let raft drop its log up to the last four operations, which it does as part of a snapshot."""
+    _configure_raft(node, trailing_logs="4")
+    node.start()
+    node.unseal()
     node.snapshot(node.data_dir.parent / "compacting.snap")
 
 
-def _wiped(node: VaultServer) -> str:
-    """Start a node again on an empty disk, under a name of its own, which is returned."""
+def _wipe(node: VaultServer) -> str:
+    """Start a node again on an empty disk, under a new name."""
     node.stop()
     shutil.rmtree(node.data_dir)
     node.data_dir.mkdir()
     name = f"node-{secrets.token_hex(4)}"
-    configuration = json.loads(node.config_file.read_text())
-    configuration["storage"]["raft"]["node_id"] = name
-    node.config_file.write_text(json.dumps(configuration))
+    _configure_raft(node, node_id=name)
     node.start()
     return name
+
+
+def _configure_raft(node: VaultServer, **settings: str) -> None:
+    configuration = json.loads(node.config_file.read_text())
+    configuration["storage"]["raft"] |= settings
+    node.config_file.write_text(json.dumps(configuration))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 from tests.forensics.barrier import open_all
 from tests.forensics.carving import entries_in_snapshot, snapshot_bytes
 from tests.forensics.entries import Entry, paths_holding
-from tests.forensics.nodes import Disk, compact_log, disk_of, joined_node, rebuilt_node
+from tests.forensics.nodes import Disk, disk_of, join, leave, start_compacted
 from tests.forensics.raw_storage import RawStorage
 from tests.forensics.scopes import NEIGHBOUR, home_with, shred, transit_key_of
 from tests.servers import VaultServer, running_vault
@@ -24,9 +24,9 @@ PIECE = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shredded:
-    """A server on which `victims` were just shredded: material by transit key, as raw storage had it before."""
+    """What was shredded on a server: material by transit key, as raw storage had it before, and snapshots."""
 
-    server: VaultServer
+    unseal_key: str = field(repr=False)
     victims: dict[str, bytes] = field(repr=False)
     neighbour: str
     neighbour_material: bytes = field(repr=False)
@@ -37,12 +37,17 @@ class Shredded:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
-    """The disks of three nodes: the one that shredded, one that joined it, one rebuilt from the snapshot taken afterwards."""
+    """Disks: of the node that shredded; of one that joined it; of one rebuilt from the snapshot taken after the shred.
+
+    Then of the first again, once its log was compacted, and of a node that joined it after that.
+    """
 
     shredded: Shredded
     old: Disk
     joined: Disk
     rebuilt: Disk
+    compacted: Disk
+    joined_later: Disk
 
 
 def shred_victims(directory: Path, server: VaultServer) -> Shredded:
@@ -57,7 +62,7 @@ def shred_victims(directory: Path, server: VaultServer) -> Shredded:
         server.snapshot(after)
         assert not any(paths_holding(raw.entries(), material) for material in victims.values())
         return Shredded(
-            server=server,
+            unseal_key=server.unseal_key,
             victims=victims,
             neighbour=neighbour,
             neighbour_material=kept,
@@ -70,17 +75,24 @@ def shred_victims(directory: Path, server: VaultServer) -> Shredded:
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     with contextlib.ExitStack() as stack:
-
-        def new_vault() -> VaultServer:
-            return stack.enter_context(running_vault(raw_storage=True))
-
-        shredded = shred_victims(tmp_path_factory.mktemp("forensics"), new_vault())
-        shredded.server.request("POST", "sys/rotate")
-        assert shredded.server.request("GET", "sys/key-status")["data"]["term"] == 2
-        joined = joined_node(new_vault, shredded.server)
-        old, new = disk_of(shredded.server), disk_of(joined)
-        rebuilt = rebuilt_node(new_vault, shredded.after, of=shredded.server)
-        return Evidence(shredded=shredded, old=old, joined=new, rebuilt=disk_of(rebuilt))
+        first, second, fresh = (stack.enter_context(running_vault(raw_storage=True)) for _ in range(3))
+        shredded = shred_victims(tmp_path_factory.mktemp("forensics"), first)
+        first.request("POST", "sys/rotate")
+        assert first.request("GET", "sys/key-status")["data"]["term"] == 2
+        leave(join(second, first), first)
+        joined, old = disk_of(second), disk_of(first)
+        fresh.restore(shredded.after, of=first)
+        rebuilt = disk_of(fresh)
+        start_compacted(first)
+        join(second, first)
+        return Evidence(
+            shredded=shredded,
+            old=old,
+            joined=joined,
+            rebuilt=rebuilt,
+            joined_later=disk_of(second),
+            compacted=disk_of(first),
+        )
 
 
 def found_in(entries: Iterable[Entry], material: bytes) -> set[str]:
@@ -98,6 +110,15 @@ def pieces(values: Iterable[bytes]) -> set[bytes]:
     return {value[at : at + PIECE] for value in values for at in range(0, len(value) - PIECE + 1, PIECE)}
 
 
+def assert_nothing_of_the_victims(disk: Disk, evidence: Evidence) -> None:
+    victims = evidence.shredded.victims
+    assert not any(paths_holding(disk.opened.plain, material) for material in victims.values())
+    assert not any(key.encode() in disk.content for key in victims)
+    stale = pieces(ciphertexts(evidence.old, victims))
+    assert all(piece in evidence.old.content for piece in stale)
+    assert not any(piece in disk.content for piece in stale)
+
+
 def test_the_scan_opens_every_live_entry(evidence: Evidence) -> None:
     opened = {entry.path for entry in evidence.old.opened.plain if entry.source == DATABASE}
     assert evidence.shredded.live
@@ -113,12 +134,7 @@ def test_old_entries_outlive_the_shred_and_a_new_barrier_key_on_the_nodes_disk(e
 
 
 def test_a_node_rebuilt_from_a_snapshot_taken_afterwards_holds_nothing_of_them(evidence: Evidence) -> None:
-    shredded, rebuilt = evidence.shredded, evidence.rebuilt
-    assert not any(paths_holding(rebuilt.opened.plain, material) for material in shredded.victims.values())
-    assert not any(key.encode() in rebuilt.content for key in shredded.victims)
-    stale = pieces(ciphertexts(evidence.old, shredded.victims))
-    assert all(piece in evidence.old.content for piece in stale)
-    assert not any(piece in rebuilt.content for piece in stale)
+    assert_nothing_of_the_victims(evidence.rebuilt, evidence)
 
 
 def test_a_rebuilt_node_holds_the_neighbour(evidence: Evidence) -> None:
@@ -133,18 +149,10 @@ def test_a_node_that_joins_inherits_old_entries_with_the_leaders_log(evidence: E
     assert all(LOG in found_in(plain, material) for material in evidence.shredded.victims.values())
 
 
-def test_a_node_that_joins_after_the_log_was_compacted_inherits_nothing(
-    tmp_path: Path, new_vault: Callable[..., VaultServer]
-) -> None:
-    shredded = shred_victims(tmp_path, new_vault(raw_storage=True))
-    compact_log(shredded.server)
-    joined = disk_of(joined_node(new_vault, shredded.server))
-    old = disk_of(shredded.server)
-    stale = pieces(ciphertexts(old, shredded.victims))
-    assert all(found_in(old.opened.plain, material) for material in shredded.victims.values()), (
-        "compacting wipes nothing"
-    )
-    assert not any(piece in joined.content for piece in stale)
+def test_a_node_that_joins_after_the_log_was_compacted_inherits_nothing(evidence: Evidence) -> None:
+    shredded, joined = evidence.shredded, evidence.joined_later
+    assert any(found_in(evidence.compacted.opened.plain, material) for material in shredded.victims.values())
+    assert_nothing_of_the_victims(joined, evidence)
     assert found_in(joined.opened.plain, shredded.neighbour_material) >= {DATABASE}
 
 
@@ -152,7 +160,7 @@ def test_a_snapshot_holds_what_was_alive_when_it_was_taken(evidence: Evidence) -
     shredded = evidence.shredded
     for snapshot, holds in ((shredded.before, True), (shredded.after, False)):
         content = snapshot_bytes(snapshot)
-        plain = open_all(entries_in_snapshot(snapshot), shredded.server.unseal_key).plain
+        plain = open_all(entries_in_snapshot(snapshot), shredded.unseal_key).plain
         for key, material in shredded.victims.items():
             assert (key.encode() in content) is bool(paths_holding(plain, material)) is holds
         assert paths_holding(plain, shredded.neighbour_material)

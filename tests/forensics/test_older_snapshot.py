@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,29 +19,28 @@ from tests.servers.vault import VaultError
 
 
 def test_the_key_is_back_in_vault_and_the_product_still_refuses_it(
-    tmp_path: Path, new_vault: Callable[..., VaultServer]
+    tmp_path: Path, raw_vault: VaultServer, raw: RawStorage
 ) -> None:
-    server = new_vault(raw_storage=True)
-    home = home_with(tmp_path, server)
+    home = home_with(tmp_path, raw_vault)
     with home.vault() as vault:
         sealed = {name: vault.seal(b"Ada", [name]) for name in (VICTIM, NEIGHBOUR)}
-    with home.opened() as opened, RawStorage(server) as raw:
+    with home.opened() as opened:
         key = transit_key_of(opened, VICTIM)
         mount = transit_mount_of(opened)
         where = set(raw.paths_of(key).values())
         (material,) = raw.material_of(key).values()
-        kept = server.request("POST", f"{mount}/encrypt/{key}", {"plaintext": base64.b64encode(b"Ada").decode()})
+        kept = raw_vault.request("POST", f"{mount}/encrypt/{key}", {"plaintext": base64.b64encode(b"Ada").decode()})
         attempt = {"ciphertext": kept["data"]["ciphertext"]}
-        server.snapshot(tmp_path / "before.snap")
+        raw_vault.snapshot(tmp_path / "before.snap")
 
         shred(opened, VICTIM)
         assert paths_holding(raw.entries(), material) == set()
         with pytest.raises(VaultError):
-            server.request("POST", f"{mount}/decrypt/{key}", attempt)
+            raw_vault.request("POST", f"{mount}/decrypt/{key}", attempt)
 
-        server.restore(tmp_path / "before.snap")
+        raw_vault.restore(tmp_path / "before.snap")
         assert paths_holding(raw.entries(), material) == where
-        answer = server.request("POST", f"{mount}/decrypt/{key}", attempt)
+        answer = raw_vault.request("POST", f"{mount}/decrypt/{key}", attempt)
         assert base64.b64decode(answer["data"]["plaintext"]) == b"Ada"
 
     with home.vault() as vault:

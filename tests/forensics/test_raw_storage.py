@@ -15,20 +15,8 @@ from shredder.destroy import Destroyer
 from tests.forensics.entries import paths_holding, paths_naming
 from tests.forensics.raw_storage import RawStorage
 from tests.forensics.scopes import NEIGHBOUR, VICTIM, home_with, shred, transit_key_of, transit_mount_of
-from tests.servers import VaultServer, running_vault
+from tests.servers import VaultServer
 from tests.servers.vault import VaultError
-
-
-@pytest.fixture(scope="module")
-def raw_vault() -> Iterator[VaultServer]:
-    with running_vault(raw_storage=True) as server:
-        yield server
-
-
-@pytest.fixture
-def raw(raw_vault: VaultServer) -> Iterator[RawStorage]:
-    with RawStorage(raw_vault) as raw:
-        yield raw
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyvault import envelope as module
 from keyvault.envelope import MAX_PLAINTEXT_BYTES, Envelope, open_envelope, seal_envelope, split_envelope
 from keyvault.errors import DecryptionFailedError, InvalidFormatError, InvalidInputError
 from keyvault.wrapped import CustodyCode, Header, ScopeShareRef, derive_wrapping_key, parse_wrapped
@@ -146,3 +147,19 @@ def test_values() -> None:
     assert isinstance(envelope, Envelope)
     assert envelope.wrapped == parse_wrapped(WRAPPED)
     assert SECRET.decode() not in repr(envelope)
+
+
+def test_the_longest_envelope(monkeypatch: pytest.MonkeyPatch) -> None:
+    longest = seal_envelope(DEK, WRAPPED, bytes(20))
+    monkeypatch.setattr(module, "MAX_PLAINTEXT_BYTES", 20)
+    assert seal_envelope(DEK, WRAPPED, bytes(20))[:4] == longest[:4]
+    assert open_envelope(split_envelope(longest), DEK) == bytes(20)
+    for broken in (longest + b"\0", longest[: len(WRAPPED) + 4 + 27]):
+        with pytest.raises(InvalidFormatError) as raised:
+            split_envelope(broken)
+        assert str(raised.value) == "the envelope is cut short, or longer than an envelope can be"
+
+
+def test_no_associated_data_is_the_empty_associated_data() -> None:
+    assert open_envelope(split_envelope(seal_envelope(DEK, WRAPPED, SECRET)), DEK, b"") == SECRET
+    assert open_envelope(split_envelope(seal_envelope(DEK, WRAPPED, SECRET, b"")), DEK) == SECRET

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -69,7 +70,14 @@ def test_the_largest_group_fits() -> None:
 
 @pytest.mark.parametrize(
     ("data", "text"),
-    [(b"", ""), (b"\x00", "AA"), (b"\xfb\xff", "-_8"), (b"\xfb\xff\xfe", "-__-"), (bytes(16), "A" * 22)],
+    [
+        (b"", ""),
+        (b"\x00", "AA"),
+        (b"\xfb\xff", "-_8"),
+        (b"\xfb\xff\xfe", "-__-"),
+        (b"\0\0\x17", "AAAX"),
+        (bytes(16), "A" * 22),
+    ],
 )
 def test_binary_values_are_unpadded_base64url(data: bytes, text: str) -> None:
     assert b64(data) == text
@@ -83,8 +91,15 @@ def test_binary_values_are_unpadded_base64url(data: bytes, text: str) -> None:
         (AT.astimezone(timezone(timedelta(hours=-5))), "2026-11-23T21:48:31.000000Z"),
     ],
 )
-def test_instants_are_utc_with_microseconds(moment: datetime, text: str) -> None:
+def test_instants_are_utc_with_microseconds_wherever_the_machine_is(
+    moment: datetime, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert instant(moment) == text
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "Asia/Kathmandu")
+        time.tzset()
+        assert instant(moment) == text
+    time.tzset()
 
 
 def test_types_are_spelled_as_the_log_spells_them() -> None:

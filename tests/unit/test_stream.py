@@ -4,7 +4,9 @@ import io
 import os
 import threading
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -338,3 +340,57 @@ def test_errors_of_the_sink_pass_and_buffers_are_cleared(monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="No space left"):
         seal_stream(DEK, WRAPPED, io.BytesIO(LONG), Full())
     assert sorted(wiped) == [32, SEGMENT_BYTES + 1, SEALED_BYTES]
+
+
+def test_no_associated_data_is_the_empty_associated_data() -> None:
+    for sealing, opening in (((), (b"",)), ((b"",), ())):
+        sink, plain = io.BytesIO(), io.BytesIO()
+        seal_stream(DEK, WRAPPED, io.BytesIO(b"data"), sink, *sealing)
+        source = io.BytesIO(sink.getvalue())
+        open_stream_body(DEK, read_stream_header(source), source, plain, *opening)
+        assert plain.getvalue() == b"data"
+
+
+class Asked:
+    """A source that is no file, and notes how much it was asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+        self.sizes: list[int] = []
+
+    def read(self, size: int, /) -> bytes:
+        self.sizes.append(size)
+        return self._data.read(size)
+
+
+def test_a_source_is_never_asked_for_nothing() -> None:
+    source = Asked(LONG[: 2 * SEGMENT_BYTES])
+    seal_stream(DEK, WRAPPED, source, io.BytesIO())
+    assert min(source.sizes) > 0
+    assert source.sizes[:2] == [SEGMENT_BYTES + 1, SEGMENT_BYTES]
+
+
+def test_what_a_refusal_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked, full = Mock(read=Mock(return_value=None)), Mock(write=Mock(return_value=0))
+    cases: list[tuple[Callable[[], object], str]] = [
+        (lambda: opened(STREAM[: HEADER_BYTES - 1]), "the stream is cut short in its header"),
+        (lambda: opened(STREAM[: HEADER_BYTES + 15]), "the stream is cut short in segment 0"),
+        (
+            lambda: opened(BEFORE + SECOND),
+            "segment 0 of the stream was altered, moved, or cut off, or has other associated data",
+        ),
+        (
+            lambda: seal_stream(DEK, WRAPPED, blocked, io.BytesIO()),
+            "the source has nothing yet; it must block until it can give data",
+        ),
+        (
+            lambda: seal_stream(DEK, WRAPPED, io.BytesIO(), full),
+            "the sink took nothing; it must block until it can take data",
+        ),
+        (lambda: seal(LONG), "the stream has more than 2^32 segments; split it"),
+    ]
+    monkeypatch.setattr(module, "MAX_SEGMENTS", 1)
+    for refused, message in cases:
+        with pytest.raises((InvalidFormatError, DecryptionFailedError, InvalidInputError)) as raised:
+            refused()
+        assert str(raised.value) == message

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from keyvault import wrapped as module
 from keyvault.errors import DecryptionFailedError, InvalidFormatError, InvalidInputError, KeyVaultError
-from keyvault.formats import Format, check_format, sniff, wipe
+from keyvault.formats import Format, check_format, read_exactly, sniff, wipe
 from keyvault.wrapped import (
     MAX_WRAPPED_BYTES,
     CustodyCode,
@@ -284,3 +285,63 @@ def test_sniff() -> None:
         check_format(Format.STREAM.value, Format.ENVELOPE)
     with pytest.raises(InvalidFormatError, match="unknown first four bytes"):
         sniff(b"")
+
+
+def test_every_refusal_says_what_is_wrong() -> None:
+    data = KEY.wrap(DEK, b"ad")
+    at, short = len(HEADER.encoded), "the wrapped key is cut short"
+    sizes = "a wrapped data key has 32 to 80 bytes of ciphertext"
+    cases = {
+        "a wrapped key has 1 to 8 scopes": [data[:6] + bytes([count]) + data[7:] for count in (0, 9)],
+        "the wrapped key's suite is unknown": [data[:4] + b"\x02" + data[5:]],
+        "the wrapped key's flags are unknown": [data[:5] + b"\x01" + data[6:]],
+        "a scope's custody is unknown": [data[: 39 + 16] + b"\x03" + data[39 + 17 :]],
+        "a record tag has 8 bytes or none": [data[: 39 + 21] + b"\x07" + data[39 + 22 :]],
+        "a share token has at most 1,024 bytes": [data[: 39 + 22] + b"\x04\x01" + data[39 + 24 :]],
+        sizes: [data[: at + 44] + size + data[at + 46 :] for size in (b"\x01\x30", b"\x00\x1f", b"\x00\x51")],
+        short: [data[:39], data[: at + 44], data[:-1]],
+    }
+    for rule, broken in cases.items():
+        for item in broken:
+            for parse in (parse_wrapped, lambda item: read_wrapped(io.BytesIO(item).read)):
+                with pytest.raises(InvalidFormatError) as raised:
+                    parse(item)
+                assert str(raised.value) == rule
+    with pytest.raises(InvalidFormatError) as raised:
+        sniff(b"%PDF")
+    assert str(raised.value) == "not a wrapped key, an envelope or a stream: unknown first four bytes"
+
+
+def test_what_a_wrapping_key_says_when_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrapped = parse_wrapped(KEY.wrap(DEK, b"ad"))
+    other = derive_wrapping_key(HEADER, SHARES[::-1])
+    monkeypatch.setattr(module, "MAX_WRAPS", 0)
+    wiped = derive_wrapping_key(HEADER, SHARES)
+    wiped.wipe()
+    cases: list[tuple[Callable[[], object], str]] = [
+        (lambda: KEY.unwrap(wrapped, b"other"), "the wrapped key was altered, or has other associated data"),
+        (
+            lambda: other.unwrap(wrapped, b"ad"),
+            "the wrapped key was altered, or is under another wrapping key: commitment differs",
+        ),
+        (
+            lambda: other.wrap(DEK),
+            "this wrapping key has made all its 2^32 wraps; derive one with a fresh salt",
+        ),
+        (lambda: wiped.wrap(DEK), "this wrapping key was wiped; derive it again"),
+    ]
+    for refused, message in cases:
+        with pytest.raises(KeyVaultError) as raised:
+            refused()
+        assert str(raised.value) == message
+
+
+def test_a_reader_is_asked_for_what_is_missing_and_no_more() -> None:
+    source, asked = io.BytesIO(b"abcdef"), []
+
+    def read(size: int) -> bytes:
+        asked.append(size)
+        return source.read(1)
+
+    assert read_exactly(read, 3) == b"abc"
+    assert asked == [3, 2, 1]
