@@ -71,6 +71,7 @@ def _erase_and_prove(home: Home, rows: Sequence[ScopeRow]) -> dict[bytes, Proof 
             time.sleep(PAUSE_SECONDS * attempt)
         for code, custody in home.custodies.items():
             some = [row for row in left if row.custody == code]
+            # Always before the proof: an engine calls the key of an interrupted deletion absent while its archive is there.
             erased = custody.erase(some)
             for row, done, proof in zip(some, erased, custody.prove(some), strict=True):
                 proofs[row.id] = proof if done is None or isinstance(proof, Proof) else done

@@ -115,6 +115,7 @@ def assert_nothing_of_the_victims(disk: Disk, evidence: Evidence) -> None:
     assert not any(paths_holding(disk.opened.plain, material) for material in victims.values())
     assert not any(key.encode() in disk.content for key in victims)
     stale = pieces(ciphertexts(evidence.old, victims))
+    assert stale
     assert all(piece in evidence.old.content for piece in stale)
     assert not any(piece in disk.content for piece in stale)
 
