@@ -18,7 +18,7 @@ from tests.homes import TestHome, embedded_home
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-m", "cli")
-VARIABLES = ("KEYVAULT_", "VAULT_", "PG", "XDG_")
+VARIABLES = ("KEYVAULT_", "VAULT_", "PG")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +51,9 @@ class Command(Protocol):
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting of the caller's reaches the commands, and nothing is written into the caller's directories."""
-    for name in [name for name in os.environ if name.startswith(VARIABLES) and name != "KEYVAULT_TEST_SERVERS"]:
+    for name in [name for name in os.environ if name.startswith(VARIABLES) and not name.startswith("KEYVAULT_TEST_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 @pytest.fixture
@@ -100,7 +99,7 @@ def program(
         capture_output=True,
         cwd=ROOT,
         env={**os.environ, **(env or {})},
-        preexec_fn=before,  # noqa: PLW1509 - nothing else runs in this process meanwhile
+        preexec_fn=before,
         check=False,
     )
     return Result(code=done.returncode, out=done.stdout.decode(errors="replace"), err=done.stderr.decode())

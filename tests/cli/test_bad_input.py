@@ -119,7 +119,15 @@ def test_what_the_policy_or_the_custody_refuses(keyvault: Command, source: Path)
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize(
     "args",
-    [["frobnicate"], ["seal"], ["seal", "--scope", NAME], ["open", "a"], ["shred", NAME], ["scope"], ["scope", "list", "--kind", "x"]],
+    [
+        ["frobnicate"],
+        ["seal"],
+        ["seal", "--scope", NAME],
+        ["open", "a"],
+        ["shred", NAME],
+        ["scope"],
+        ["scope", "list", "--kind", "x"],
+    ],
     ids=" ".join,
 )
 def test_usage(keyvault: Command, args: list[str]) -> None:
@@ -211,7 +219,9 @@ def test_a_file_that_is_no_database(
 
 
 @pytest.mark.usefixtures("unchanged")
-@pytest.mark.parametrize("content", [b"", b"KV", b"hello, world", b"KVS\x02 from the future", b"KVW\x01", b"\x00" * 5000])
+@pytest.mark.parametrize(
+    "content", [b"", b"KV", b"hello, world", b"KVS\x02 from the future", b"KVW\x01", b"\x00" * 5000]
+)
 def test_wrong_file_type(keyvault: Command, source: Path, content: bytes) -> None:
     source.write_bytes(content)
     result = keyvault("open", source, source.with_name("out"))
@@ -254,7 +264,7 @@ def test_a_stream_that_fails_late_leaves_no_file_and_exits_3(keyvault: Command, 
 def test_paths_that_cannot_be_used(keyvault: Command, source: Path, tmp_path: Path) -> None:
     missing, folder = tmp_path / "missing", tmp_path / "home"
     seal = ("seal", "--scope", NAME)
-    for args, words in [
+    cases: list[tuple[list[str | Path], str]] = [
         ([*seal, missing, tmp_path / "out"], "No such file"),
         ([*seal, folder, tmp_path / "out"], "Is a directory"),
         ([*seal, source, folder], "is a directory"),
@@ -262,7 +272,8 @@ def test_paths_that_cannot_be_used(keyvault: Command, source: Path, tmp_path: Pa
         (["open", missing, tmp_path / "out"], "No such file"),
         (["import-records", missing, tmp_path / "out"], "No such file"),
         (["import-records", source, source], "File exists"),
-    ]:
+    ]
+    for args, words in cases:
         result = keyvault(*args)
         assert (result.code, words in result.error) == (1, True), args
     assert not (tmp_path / "out").exists()
@@ -328,7 +339,7 @@ def test_full_disk_for_a_new_home(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("direction", ["seal", "open"])
 def test_interrupted_in_mid_stream(
-    keyvault: Command, small: TestHome, source: Path, sent: signal.Signals, code: int, word: str, direction: str
+    *, keyvault: Command, small: TestHome, source: Path, sent: signal.Signals, code: int, word: str, direction: str
 ) -> None:
     folder = source.with_name("folder")
     folder.mkdir()

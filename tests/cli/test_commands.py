@@ -68,7 +68,7 @@ def test_init_keeps_the_password_of_the_store_out_of_the_settings(
     monkeypatch.setenv("PGPASSWORD", "")  # so that what the command sets is taken back after the test
     keyvault = command(tmp_path / "new")
     assert keyvault("init").code == 0
-    password = postgres_url.split(":")[2].split("@")[0]
+    password = postgres_url.split(":")[2].split("@", maxsplit=1)[0]
     assert password not in (tmp_path / "new" / "keyvault.toml").read_text()
     status = keyvault("status", "--json")
     assert status.json["store"] == "postgresql"
@@ -223,7 +223,9 @@ def test_context_and_purpose(keyvault: Command, tmp_path: Path) -> None:
     assert keyvault(*seal).code == 0
     wrong = keyvault("open", tmp_path / "sealed", tmp_path / "out")
     assert (wrong.code, "--context" in wrong.error) == (3, True)
-    refused = keyvault("open", "--context", "invoice 7", "--purpose", "marketing", tmp_path / "sealed", tmp_path / "out")
+    refused = keyvault(
+        "open", "--context", "invoice 7", "--purpose", "marketing", tmp_path / "sealed", tmp_path / "out"
+    )
     assert refused.code == 1
     assert not (tmp_path / "out").exists()
     assert keyvault("open", "--context", "invoice 7", tmp_path / "sealed", tmp_path / "out").code == 0
@@ -336,7 +338,7 @@ def test_a_plan_changes_nothing(keyvault: Command, small: TestHome) -> None:
     assert "nothing was changed" in keyvault("shred", CONSUMER, "--ticket", "T-1", "--plan").out
 
 
-def test_shredding_destroys_and_says_when(keyvault: Command, small: TestHome, tmp_path: Path) -> None:
+def test_shredding_destroys_and_says_when(keyvault: Command, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("hello")
     keyvault("seal", "--scope", CONSUMER, tmp_path / "in", tmp_path / "sealed")
     result = keyvault("shred", CONSUMER, "--ticket", "T-1", "--reason", "gdpr", "--yes")
@@ -384,7 +386,9 @@ def test_on_a_terminal_the_count_is_typed(small: TestHome, typed: str, code: int
     assert program(small.path, "status", "--json").json["scopes"]["active"] == active
 
 
-@pytest.mark.parametrize("options", [["--ticket", " "], ["--ticket", "x" * 257], ["--ticket", "T", "--reason", "Why?"], []])
+@pytest.mark.parametrize(
+    "options", [["--ticket", " "], ["--ticket", "x" * 257], ["--ticket", "T", "--reason", "Why?"], []]
+)
 def test_a_malformed_cause_is_refused_first(keyvault: Command, small: TestHome, options: list[str]) -> None:
     ensure(small, CONSUMER, OTHER)
     leave_fenced(small, OTHER)

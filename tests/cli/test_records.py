@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import signal
 import subprocess
 import time
@@ -310,7 +309,7 @@ def test_a_pipe_can_be_imported(small: TestHome, folder: Path) -> None:
     lines = "".join(json.dumps(record(number)) + "\n" for number in range(10)).encode()
     result = program(small.path, "import-records", "--json", "-", folder, stdin=lines)
     assert (result.code, result.json["sealed"]) == (0, 10)
-    assert os.listdir(folder) == ["records.jsonl"]
+    assert [path.name for path in folder.iterdir()] == ["records.jsonl"]
 
 
 def test_errors_are_values(keyvault: Command, small: TestHome, tmp_path: Path, folder: Path) -> None:

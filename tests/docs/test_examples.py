@@ -86,5 +86,5 @@ def test_the_readme_shows_both_kinds() -> None:
         (["a", "..."], ["b", "a"], False),
     ],
 )
-def test_dots_stand_for_any_lines(expected: list[str], actual: list[str], same: bool) -> None:  # noqa: FBT001 - a table
+def test_dots_stand_for_any_lines(expected: list[str], actual: list[str], same: bool) -> None:
     assert console.matches(expected, actual) is same
