@@ -53,6 +53,10 @@ class ScopeDestroyedError(ScopeError):
     """The scope's key was destroyed; permanent."""
 
 
+class PuncturedError(KeyVaultError):
+    """The secret state from which this scope's or record's key came was punctured; nobody can derive it again."""
+
+
 class AlreadyDueError(ScopeError):
     """The scope's retention period has ended; nothing new may be put under it."""
 

@@ -36,6 +36,7 @@ class EventType(StrEnum):
     DESTROY_FENCED = "destroy.fenced"
     KEY_DESTROYED = "key.destroyed"
     DESTROY_FAILED = "destroy.failed"
+    UNUSED_KEYS_DELETED = "unused_keys.deleted"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

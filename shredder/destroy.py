@@ -9,23 +9,27 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from itertools import groupby
 
 from sqlalchemy.engine import Connection
 
+from keyvault.custody.base import Custody
 from keyvault.errors import (
     DestructionError,
     InvalidInputError,
     KeyVaultError,
     UnknownScopeError,
 )
+from keyvault.events import EventType, Value, make_event, new_event_id
 from keyvault.home import Home
 from keyvault.results import caught
 from keyvault.scopes import KIND_RULES, Scope
 from keyvault.states import KeyState
-from keyvault.store import destructions, intents, system
+from keyvault.store import destructions, intents, outbox, system
 from keyvault.store import scopes as scope_store
 from keyvault.store.scopes import ScopeRow
+from keyvault.transit.base import audit_event
 from shredder.erase import Outcome, finish
 from shredder.fence import Cause, fence
 
@@ -128,11 +132,15 @@ class Destroyer:
         self._home.database.write(work)
 
     def collect(self) -> int:
-        """Delete keys that were made for scopes which never came to be; return how many."""
+        """Delete keys that were made for scopes which never came to be, with an event; return how many."""
         total = 0
         for custody in self._home.custodies.values():
-            while collected := custody.collect(GROUP):
-                total += collected
+            while references := custody.unused(GROUP):
+                event = new_event_id()
+                with audit_event(event):
+                    custody.erase_unused(references)
+                self._home.database.write(partial(self._forget_unused, custody, references, event))
+                total += len(references)
         return total
 
     def pause(self) -> bool:
@@ -152,6 +160,15 @@ class Destroyer:
                 unused_keys=intents.count(connection),
             )
         )
+
+    def _forget_unused(
+        self, custody: Custody, references: Sequence[str], event_id: str, connection: Connection
+    ) -> None:
+        custody.forget_unused(connection, references)
+        payload: dict[str, Value] = {"custody": custody.name, "keys": list(references)}
+        now = self._home.clock.now()
+        event = make_event(EventType.UNUSED_KEYS_DELETED, payload, at=now, event_id=event_id)
+        outbox.append(connection, [event])
 
     def _pending(self, tried: set[bytes]) -> list[ScopeRow]:
         rows = self._home.database.read(
@@ -174,8 +191,7 @@ class Destroyer:
             outcomes |= {outcome.scope_id: outcome for outcome in done}
             if progress is not None:
                 progress(len(done))
-        if fenced:
-            self._home.database.forget_deleted()
+        self._home.database.forget_deleted()
         return [outcomes.get(scope) or _settled(rows[scope]) for scope in dict.fromkeys(ids)]
 
 

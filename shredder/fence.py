@@ -61,6 +61,8 @@ def stamp(home: Home, destroy_id: bytes) -> None:
     def work(connection: Connection) -> None:
         now = home.clock.now() if home.clock.simulated else home.database.now(connection)
         scope_store.stamp_fence(connection, destroy_id, fenced_at=now, lease_bound=now + allowance)
+        # Always something to commit: a standby that confirms it has confirmed the fence before it, too.
+        system.beat(connection, home.node, now)
 
     home.database.write(work)
 

@@ -94,5 +94,13 @@ class Custody(ABC):
         """Establish that each key is gone and that what it encrypted stays shut; `NotProvenError` otherwise."""
 
     @abstractmethod
-    def collect(self, limit: int) -> int:
-        """Delete, and prove gone, keys that no scope was ever bound to; return how many."""
+    def unused(self, limit: int) -> list[str]:
+        """Return references of keys that no scope was ever bound to, and that none can be bound to any more."""
+
+    @abstractmethod
+    def erase_unused(self, references: Sequence[str]) -> None:
+        """Delete unused keys and prove them gone; `NotProvenError` otherwise. Idempotent."""
+
+    @abstractmethod
+    def forget_unused(self, connection: Connection, references: Sequence[str]) -> None:
+        """Remove what remembers unused keys that are gone."""

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from keyvault.clock import Clock
 from keyvault.custody.base import Custody, Identity, Placement, Proof, Share
 from keyvault.errors import CiphertextRefusedError, KeyMissingError, KeyVaultError, NotProvenError
-from keyvault.results import value_of
+from keyvault.results import values_of
 from keyvault.store import intents
 from keyvault.store.database import Database
 from keyvault.store.scopes import ScopeRow, all_key_refs, key_refs
@@ -99,24 +99,28 @@ class DedicatedCustody(Custody):
         opened = self._engine.decrypt([_sealed_identity(row) for row in rows])
         return [_judge(row.id.hex(), info, plain) for row, info, plain in zip(rows, found, opened, strict=True)]
 
-    def collect(self, limit: int) -> int:
-        """Delete the keys of abandoned intents. A key that a row holds is never touched, whatever the intent says."""
+    def unused(self, limit: int) -> list[str]:
+        """Return keys of abandoned intents. A key that a row holds is never among them, whatever the intent says."""
         self._abandon_aged()
 
-        def claim(connection: Connection) -> list[str]:
+        def work(connection: Connection) -> list[str]:
             names = intents.abandoned(connection, limit=limit)
             held = key_refs(connection, names)
             intents.forget(connection, sorted(held))
             return [name for name in names if name not in held]
 
-        names = self._database.write(claim)
-        for result in self._engine.delete_keys(names):
-            value_of(result)
-        left = [name for name, info in zip(names, self._engine.read_keys(names), strict=True) if value_of(info)]
+        return self._database.write(work)
+
+    def erase_unused(self, references: Sequence[str]) -> None:
+        """Delete, and require that the keys read as absent."""
+        values_of(self._engine.delete_keys(references))
+        left = [info for info in values_of(self._engine.read_keys(references)) if info is not None]
         if left:
             raise NotProvenError(f"{len(left)} unused keys could not be proven gone; the next run tries again")
-        self._database.write(lambda connection: intents.forget(connection, names))
-        return len(names)
+
+    def forget_unused(self, connection: Connection, references: Sequence[str]) -> None:
+        """Remove the intents."""
+        intents.forget(connection, references)
 
     def _abandon_aged(self) -> None:
         """Mark what creators that died left behind, unless this database may be an older copy.
