@@ -63,12 +63,9 @@ def shred(app: App, ticket: str, reason: str | None, names: Sequence[str], *, pl
 
 def _checked_cause(ticket: str, reason: str | None) -> str:
     """Refuse a malformed ticket or reason before anything is asked or done; return the reason."""
-    from shredder.destroy import DEFAULT_REASON, MAX_TICKET_BYTES, REASON
+    from shredder.destroy import DEFAULT_REASON, check_cause
 
-    if not ticket.strip() or len(ticket.encode()) > MAX_TICKET_BYTES:
-        raise click.UsageError(f"a ticket has 1 to {MAX_TICKET_BYTES} bytes")
-    if reason is not None and not REASON.fullmatch(reason):
-        raise click.UsageError("a reason is a code of lower-case letters, digits and hyphens, at most 32")
+    check_cause(ticket, reason or DEFAULT_REASON)
     return reason or DEFAULT_REASON
 
 
@@ -112,11 +109,10 @@ def _confirm(app: App, names: Sequence[str], items: Sequence[PlanItem], *, yes: 
 
 
 def _finish_earlier(app: App, destroyer: Destroyer) -> list[Outcome]:
-    """Finish what earlier runs fenced, the named scopes among it, and say so."""
+    """Finish what earlier runs fenced, the named scopes among it, and say so; clean up behind creators that failed."""
     pending = destroyer.status().pending
-    if not pending:
-        return []
-    app.note(f"First finishing {pending} destruction{'s'[: pending != 1]} that an earlier run began.")
+    if pending:
+        app.note(f"First finishing {pending} destruction{'s'[: pending != 1]} that an earlier run began.")
     with app.progress("finishing", pending) as advance:
         return destroyer.finish_pending(advance)
 

@@ -13,7 +13,8 @@ import click
 from cli.app import App, json_option
 from cli.failures import EXIT_REFUSED
 from keyvault.errors import ConfigurationError, HomeNotFoundError, KeyVaultError
-from keyvault.settings import CLOCKS, ENGINES, FILE_NAME, Settings, VaultOptions, load_settings
+from keyvault.settings import CLOCKS, ENGINES, FILE_NAME, Settings, load_settings
+from keyvault.transit.vault_settings import VaultSettings
 
 if TYPE_CHECKING:
     from keyvault.doctor import Check
@@ -129,7 +130,7 @@ def _init_options(given: dict[str, str | None], found: Settings | None, custody:
         store=given["store"] or _store_from_environment(),
         clock=given["clock"],
         engine_dir=engine_dir,
-        vault=_vault_options(given) if engine == "vault" and found is None else None,
+        vault=_vault_settings(given) if engine == "vault" and found is None else None,
         admin_token=os.environ.get(TOKEN_VARIABLE),
         audit_file=given["audit_file"],
     )
@@ -146,13 +147,13 @@ def _store_from_environment() -> str | None:
     return url
 
 
-def _vault_options(given: dict[str, str | None]) -> VaultOptions:
+def _vault_settings(given: dict[str, str | None]) -> VaultSettings:
     addr = given["vault_addr"]
     if not addr:
         raise click.UsageError("--engine vault needs --vault-addr, or VAULT_ADDR in the environment")
     ca_file = given["vault_ca_file"]
-    options = VaultOptions(
-        addr=addr, ca_file=str(Path(ca_file).resolve()) if ca_file else None, namespace=given["vault_namespace"]
+    options = VaultSettings(
+        addr=addr, ca_file=Path(ca_file).resolve() if ca_file else None, namespace=given["vault_namespace"]
     )
     names = ("transit_mount", "log_mount", "kv_mount", "approle_mount", "prefix")
     chosen: dict[str, Any] = {name: given[name] for name in names if given[name]}

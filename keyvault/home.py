@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from keyvault.clock import Clock, SimulatedClock, SystemClock
 from keyvault.custody.base import Custody
@@ -18,9 +18,7 @@ from keyvault.store import system
 from keyvault.store.database import Database
 from keyvault.system_keys import SystemKeys, load_system_keys
 from keyvault.transit.base import TransitEngine
-
-if TYPE_CHECKING:
-    from keyvault.transit.hashicorp import VaultSettings
+from keyvault.transit.vault_settings import VaultSettings
 
 ENGINE_FILE = "engine.db"
 CREDENTIALS_DIR = "credentials"
@@ -107,13 +105,10 @@ def open_engine(directory: Path, settings: Settings, *, role: str) -> TransitEng
 
 
 def vault_settings(settings: Settings) -> VaultSettings:
-    """Return the engine's view of the settings."""
-    from keyvault.transit.hashicorp import VaultSettings
-
+    """Return where Vault is; `ConfigurationError` in a home whose engine is another."""
     if settings.vault is None:
         raise ConfigurationError("this home's engine is not Vault")
-    options = asdict(settings.vault)
-    return VaultSettings(**{**options, "ca_file": Path(options["ca_file"]) if options["ca_file"] else None})
+    return settings.vault
 
 
 def read_credentials(directory: Path, role: str) -> Any:

@@ -13,14 +13,16 @@ from pathlib import Path
 
 from keyvault.errors import ConfigurationError, EngineMismatchError, HomeNotFoundError
 from keyvault.home import ENGINE_FILE, open_engine, vault_settings, write_credentials
-from keyvault.settings import FILE_NAME, Settings, VaultOptions, load_settings, write_settings
+from keyvault.settings import FILE_NAME, Settings, load_settings, write_settings
 from keyvault.store import system
 from keyvault.store.database import Database
 from keyvault.store.migrate import migrate
 from keyvault.system_keys import SYSTEM_KEY, SystemKeys, create_system_keys, load_system_keys
 from keyvault.transit.base import TransitEngine
+from keyvault.transit.vault_settings import VaultSettings
 
 STORE_FILE = "store.db"
+CREATED, UPDATED, ALREADY = "created", "updated", "already there"
 LOG_ORIGIN_PREFIX = "keyvault-shredder/"
 CREDENTIALED_ROLES = ("issuer", "shredder")
 """Roles whose credentials `init` puts into the home; an administrator issues the others where they are used."""
@@ -35,7 +37,7 @@ class InitOptions:
     store: str | None = None
     clock: str | None = None
     engine_dir: str | None = None
-    vault: VaultOptions | None = None
+    vault: VaultSettings | None = None
     admin_token: str | None = None
     audit_file: str | None = None
 
@@ -60,7 +62,7 @@ def init_home(directory: Path, options: InitOptions) -> list[Step]:
         before = database.revision()
         migrate(database)
         steps.append(Step(item="store tables", outcome=_migration_outcome(before, database.revision())))
-        steps += _engine(directory, settings, options)
+        steps += _engine(directory, settings, options, new=steps[0].outcome == CREATED)
         engine = _admin_engine(directory, settings, options)
         try:
             create_system_keys(engine)
@@ -79,14 +81,14 @@ def _settings(directory: Path, options: InitOptions) -> tuple[Settings, list[Ste
         found = None
     if found is not None:
         _refuse_changes(found, options)
-        return found, [Step(item=FILE_NAME, outcome="already there")]
+        return found, [Step(item=FILE_NAME, outcome=ALREADY)]
     settings = _new_settings(directory, options)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_settings(directory, settings)
     except OSError as error:
         raise ConfigurationError(f"the home {directory} cannot be made: {error.strerror}") from error
-    return settings, [Step(item=FILE_NAME, outcome="created")]
+    return settings, [Step(item=FILE_NAME, outcome=CREATED)]
 
 
 def _new_settings(directory: Path, options: InitOptions) -> Settings:
@@ -118,6 +120,10 @@ def _refuse_changes(found: Settings, options: InitOptions) -> None:
             raise ConfigurationError(
                 f"this home has {name} = {getattr(found, name)!r} already; it cannot become {value!r}"
             )
+    if options.vault is not None and options.vault != found.vault:
+        raise ConfigurationError(
+            f"this home is set to another Vault, or other mounts, already: edit {FILE_NAME} instead"
+        )
     if options.engine_dir is not None and str(Path(options.engine_dir).resolve()) != found.engine_dir:
         raise ConfigurationError(
             f"this home's engine is in {found.engine_dir}; move the file and edit {FILE_NAME} instead"
@@ -126,14 +132,14 @@ def _refuse_changes(found: Settings, options: InitOptions) -> None:
 
 def _migration_outcome(before: str | None, after: str | None) -> str:
     if before is None:
-        return "created"
-    return "already there" if before == after else "updated"
+        return CREATED
+    return ALREADY if before == after else UPDATED
 
 
-def _engine(directory: Path, settings: Settings, options: InitOptions) -> list[Step]:
+def _engine(directory: Path, settings: Settings, options: InitOptions, *, new: bool) -> list[Step]:
     if settings.engine == "embedded":
         return [_embedded_engine(Path(str(settings.engine_dir)))]
-    return _vault_engine(directory, settings, options)
+    return _vault_engine(directory, settings, options, new=new)
 
 
 def _embedded_engine(folder: Path) -> Step:
@@ -141,10 +147,11 @@ def _embedded_engine(folder: Path) -> Step:
 
     there = (folder / ENGINE_FILE).exists()
     EmbeddedEngine(folder / ENGINE_FILE, create=not there).close()
-    return Step(item=f"engine file {folder / ENGINE_FILE}", outcome="already there" if there else "created")
+    return Step(item=f"engine file {folder / ENGINE_FILE}", outcome=ALREADY if there else CREATED)
 
 
-def _vault_engine(directory: Path, settings: Settings, options: InitOptions) -> list[Step]:
+def _vault_engine(directory: Path, settings: Settings, options: InitOptions, *, new: bool) -> list[Step]:
+    """Set Vault up. A new home takes no credentials that an earlier, failed `init` left for another Vault."""
     from keyvault.vault_setup.setup import issue_credentials, set_up_vault
 
     token = _required_token(options)
@@ -153,12 +160,12 @@ def _vault_engine(directory: Path, settings: Settings, options: InitOptions) -> 
     steps = [Step(item=step.item, outcome=step.outcome) for step in done]
     for role in CREDENTIALED_ROLES:
         path = directory / "credentials" / f"{role}.json"
-        if path.exists():
-            steps.append(Step(item=f"credentials of {role}", outcome="already there"))
+        if path.exists() and not new:
+            steps.append(Step(item=f"credentials of {role}", outcome=ALREADY))
             continue
         issued = issue_credentials(vault_settings(settings), token, role)
         write_credentials(directory, role, role_id=issued.role_id, secret_id=issued.secret_id)
-        steps.append(Step(item=f"credentials of {role} in {path}", outcome="created"))
+        steps.append(Step(item=f"credentials of {role} in {path}", outcome=CREATED))
     return steps
 
 
@@ -185,11 +192,11 @@ def _bind(database: Database, engine: TransitEngine, settings: Settings) -> Step
     if row is None:
         _refuse_used_engine(engine)
         database.write(lambda connection: system.create(connection, _system_row(settings, keys)))
-        return Step(item="store bound to the engine", outcome="created")
+        return Step(item="store bound to the engine", outcome=CREATED)
     if row.home_id != settings.id:
         raise EngineMismatchError("the store belongs to another home: give this one a database of its own")
     keys.verify(row.check_values)
-    return Step(item="store bound to the engine", outcome="already there")
+    return Step(item="store bound to the engine", outcome=ALREADY)
 
 
 def _refuse_used_engine(engine: TransitEngine) -> None:

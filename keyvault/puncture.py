@@ -43,6 +43,16 @@ def expand(seed: Bytes) -> tuple[bytes, bytes]:
     return pair[:SEED_BYTES], pair[SEED_BYTES:]
 
 
+def usable(secret: bytearray) -> bytes:
+    """Return 32 secret bytes, unless they are zeros: keys derived from a wiped secret would be known to everybody.
+
+    Raises `KeyVaultError`.
+    """
+    if secret == _WIPED:
+        raise KeyVaultError("this secret state was wiped; read it again")
+    return bytes(secret)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Frontier:
     """What is left of a tree, or of an aligned part of one, after punctures. Immutable but for `wipe`; thread-safe.
@@ -105,7 +115,6 @@ class Frontier:
         new = sorted(set(leaves).difference(self.punctured))
         for leaf in new[:1] + new[-1:]:
             self._check_leaf(leaf)
-        self.check_usable()
         punctured = tuple(sorted((*self.punctured, *new)))
         seeds = bytearray(count_nodes(self.first, self.height, punctured) * SEED_BYTES)
         position = 0
@@ -113,6 +122,7 @@ class Frontier:
             for seed in self._carve(gap, new):
                 seeds[position : position + len(seed)] = seed
                 position += len(seed)
+        self.check_usable()  # last, because another thread may wipe meanwhile
         return Frontier(height=self.height, seeds=seeds, first=self.first, punctured=punctured)
 
     def check_usable(self) -> None:
@@ -142,10 +152,7 @@ class Frontier:
         return start, self.punctured[gap] if gap < len(self.punctured) else self.end
 
     def _seed(self, index: int) -> bytes:
-        seed = bytes(self.seeds[index * SEED_BYTES : (index + 1) * SEED_BYTES])
-        if seed == _WIPED:  # keys derived from zeros would be known to everybody
-            raise KeyVaultError("this secret state was wiped; read it again")
-        return seed
+        return usable(self.seeds[index * SEED_BYTES : (index + 1) * SEED_BYTES])
 
     def _check_leaf(self, leaf: int) -> None:
         if not self.first <= leaf < self.end:

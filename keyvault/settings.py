@@ -10,11 +10,12 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from keyvault.errors import ConfigurationError, HomeNotFoundError
+from keyvault.transit.vault_settings import VaultSettings
 
 FILE_NAME = "keyvault.toml"
 ENGINES = ("embedded", "vault")
@@ -22,22 +23,6 @@ CUSTODIES = ("dedicated",)
 CLOCKS = ("real", "simulated")
 ENVIRONMENT = {"store": "KEYVAULT_STORE", "engine_dir": "KEYVAULT_ENGINE_DIR"}
 VAULT_ENVIRONMENT = {"addr": "KEYVAULT_VAULT_ADDR", "ca_file": "KEYVAULT_VAULT_CA_FILE"}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VaultOptions:
-    """Where Vault is, and what its mounts are called. `timeout` in seconds; `pool_size` concurrent calls."""
-
-    addr: str
-    ca_file: str | None = None
-    namespace: str | None = None
-    transit_mount: str = "transit"
-    log_mount: str = "log"
-    kv_mount: str = "kv"
-    approle_mount: str = "approle"
-    prefix: str = "keyvault"
-    timeout: float = 10.0
-    pool_size: int = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +37,7 @@ class Settings:
     engine_dir: str | None = None
     lease_ttl: float = 60.0
     clock_skew: float = 5.0
-    vault: VaultOptions | None = field(default=None)
+    vault: VaultSettings | None = field(default=None)
 
     def __post_init__(self) -> None:
         """Raise `ConfigurationError` when settings contradict each other."""
@@ -84,18 +69,20 @@ def load_settings(home: Path, environment: Mapping[str, str] = os.environ) -> Se
         raise ConfigurationError(f"{path} is not TOML: {error}") from error
     vault = table.pop("vault", None)
     if vault is not None:
-        options = _build(VaultOptions, vault, f"{path} [vault]")
-        table["vault"] = replace(options, **_from_environment(VAULT_ENVIRONMENT, environment))
+        if not isinstance(vault, dict):
+            raise ConfigurationError(f"{path}: vault must be a table")
+        table["vault"] = _build(
+            VaultSettings, vault | _from_environment(VAULT_ENVIRONMENT, environment), f"{path} [vault]"
+        )
     settings: Settings = _build(Settings, table | _from_environment(ENVIRONMENT, environment), str(path))
     return settings
 
 
 def write_settings(home: Path, settings: Settings) -> None:
     """Write `keyvault.toml`, readable by its owner alone, whole or not at all."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in asdict(settings).items() if _plain(value)]
+    lines = _lines(asdict(settings))
     if settings.vault is not None:
-        lines += ["", "[vault]"]
-        lines += [f"{key} = {json.dumps(value)}" for key, value in asdict(settings.vault).items() if _plain(value)]
+        lines += ["", "[vault]", *_lines(asdict(settings.vault))]
     write_private(home / FILE_NAME, "\n".join(lines) + "\n")
 
 
@@ -114,8 +101,13 @@ def write_private(path: Path, text: str) -> None:
         raise
 
 
-def _plain(value: object) -> bool:
-    return value is not None and not isinstance(value, dict)
+def _lines(values: Mapping[str, Any]) -> list[str]:
+    """Return TOML lines; a JSON string is a TOML basic string."""
+    return [
+        f"{key} = {json.dumps(value, default=str)}"
+        for key, value in values.items()
+        if value is not None and not isinstance(value, dict)
+    ]
 
 
 def _from_environment(names: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, Any]:
@@ -134,17 +126,18 @@ def _build(kind: type[Any], table: Mapping[str, Any], where: str) -> Any:
             raise ConfigurationError(f"{where}: {key} is not a setting")
         if not _fits(value, str(known[key])):
             raise ConfigurationError(f"{where}: {key} must be {known[key]}")
+    values = {key: Path(value) if str(known[key]).startswith("Path") else value for key, value in table.items()}
     try:
-        return kind(**table)
+        return kind(**values)
     except TypeError as error:
         raise ConfigurationError(f"{where}: a required setting is missing: {error}") from error
 
 
 def _fits(value: object, annotation: str) -> bool:
-    if annotation.startswith("str"):
+    if annotation.startswith(("str", "Path")):
         return isinstance(value, str)
-    if annotation.startswith("VaultOptions"):
-        return isinstance(value, VaultOptions)
+    if annotation.startswith("VaultSettings"):
+        return isinstance(value, VaultSettings)
     if annotation == "int":
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -98,7 +98,7 @@ class Destroyer:
         many more scopes are done. Returns an outcome a scope; one that is pending carries its error and is finished by the next
         run. Raises `DestructionPausedError`, `InvalidInputError`, the first error of the plan, or `Unavailable`.
         """
-        _check_cause(ticket, reason)
+        check_cause(ticket, reason)
         plan = []
         for item in self.plan(list(dict.fromkeys(names))):
             if isinstance(item, KeyVaultError):
@@ -210,7 +210,8 @@ def _planned(name: str, row: ScopeRow | None) -> PlanItem | KeyVaultError:
     return PlanItem(name=name, action=actions.get(row.state, PlannedAction.DESTROY), row=row)
 
 
-def _check_cause(ticket: str, reason: str) -> None:
+def check_cause(ticket: str, reason: str) -> None:
+    """Raise `InvalidInputError` for a ticket or a reason code that `Destroyer.destroy` would refuse."""
     if not ticket.strip() or len(ticket.encode()) > MAX_TICKET_BYTES:
         raise InvalidInputError(f"a ticket has 1 to {MAX_TICKET_BYTES} bytes")
     if not REASON.fullmatch(reason):

@@ -12,7 +12,7 @@ from pathlib import Path
 from keyvault import KeyVault, open_vault
 from keyvault.home import Home, open_home
 from keyvault.initialize import InitOptions, init_home
-from keyvault.settings import VaultOptions
+from keyvault.transit.vault_settings import VaultSettings
 from shredder.destroy import Destroyer
 from tests.servers import VaultServer
 
@@ -64,12 +64,12 @@ def embedded_home(directory: Path, *, clock: str = "real", store_url: str | None
     return TestHome(path=path, store_url=url)
 
 
-def vault_options(server: VaultServer) -> VaultOptions:
+def vault_options(server: VaultServer) -> VaultSettings:
     """Return options with mounts and names of their own, so that tests share a server and nothing else."""
     tag = secrets.token_hex(4)
-    return VaultOptions(
+    return VaultSettings(
         addr=server.addr,
-        ca_file=str(server.ca_file),
+        ca_file=server.ca_file,
         transit_mount=f"transit-{tag}",
         log_mount=f"log-{tag}",
         kv_mount=f"kv-{tag}",

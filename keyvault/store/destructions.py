@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
+from keyvault.store.dialects import conflict_insert
 from keyvault.store.scopes import chunks
 from keyvault.store.tables import certificate_openings, destructions
 
@@ -58,10 +58,9 @@ def by_id(connection: Connection, ids: Sequence[bytes]) -> Mapping[bytes, Destru
 
 def keep_openings(connection: Connection, sealed: Mapping[bytes, bytes], *, until: datetime) -> None:
     """Keep, by scope id, the sealed opening of each commitment for its certificate."""
-    build = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     for chunk in chunks(sorted(sealed)):
         values = [{"scope_id": scope, "sealed": sealed[scope], "expires_at": until} for scope in chunk]
-        connection.execute(build(certificate_openings).values(values).on_conflict_do_nothing())
+        connection.execute(conflict_insert(connection, certificate_openings).values(values).on_conflict_do_nothing())
 
 
 def drop_openings(connection: Connection, *, now: datetime) -> None:

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from keyvault.scopes import ScopeKind
 from keyvault.states import KeyState
+from keyvault.store.dialects import conflict_insert
 from keyvault.store.tables import scopes
 
 T = TypeVar("T")
@@ -73,11 +73,10 @@ def insert_new(connection: Connection, rows: Sequence[ScopeRow]) -> set[bytes]:
 
     The rest lost against another creator. Rows go in by order of look-up, so that two creators cannot deadlock.
     """
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     if not rows:
         return set()
     ordered = [_columns(row) for row in sorted(rows, key=lambda row: row.lookup or b"")]
-    statement = insert(scopes).on_conflict_do_nothing().returning(scopes.c.id)
+    statement = conflict_insert(connection, scopes).on_conflict_do_nothing().returning(scopes.c.id)
     return set(connection.execute(statement, ordered).scalars())
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from keyvault.errors import StoreError
+from keyvault.store.dialects import conflict_insert
 from keyvault.store.tables import heartbeats, system
 
 
@@ -70,6 +70,5 @@ def set_paused(connection: Connection, *, paused: bool) -> bool:
 
 def beat(connection: Connection, node: str, at: datetime) -> None:
     """Commit a sign of life: an old primary that is cut off from its standby cannot."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(heartbeats).values(node=node, beat_at=at)
+    statement = conflict_insert(connection, heartbeats).values(node=node, beat_at=at)
     connection.execute(statement.on_conflict_do_update(index_elements=["node"], set_={"beat_at": at}))

@@ -25,8 +25,9 @@ from keyvault.errors import (
     TransitError,
     Unavailable,
 )
-from keyvault.transit._http import VaultSettings, open_client, open_pool
+from keyvault.transit._http import open_client, open_pool
 from keyvault.transit._login import AppRoleCredentials, Session, TokenCredentials
+from keyvault.transit.vault_settings import VaultSettings
 
 _ERRORS_BY_TEXT: tuple[tuple[type[KeyVaultError], tuple[str, ...]], ...] = (
     (

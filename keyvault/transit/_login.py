@@ -16,7 +16,7 @@ import hvac
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
 
 from keyvault.errors import PermissionDeniedError, TransitError, Unavailable
-from keyvault.transit._http import VaultSettings
+from keyvault.transit.vault_settings import VaultSettings
 
 _RENEW_AT = 2 / 3
 
@@ -145,7 +145,7 @@ class Session:
             raise PermissionDeniedError(
                 f"Vault at {self._settings.addr} refuses the login of role {self.role}: its role id or secret id is wrong, "
                 f"expired or revoked, or there is no AppRole mount {self._settings.approle_mount}; "
-                "issue new credentials with `keyvault init`"
+                "remove the file and run `keyvault init` with an administrator's token, which issues new ones"
             ) from None
         except VaultError as error:
             raise TransitError(f"the login of role {self.role} failed: {error}") from error

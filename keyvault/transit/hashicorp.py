@@ -27,9 +27,9 @@ from keyvault.transit._checks import (
     check_state_path,
     check_state_value,
 )
-from keyvault.transit._http import VaultSettings
 from keyvault.transit._login import AppRoleCredentials, TokenCredentials
 from keyvault.transit.base import Ciphertext, EngineDataKey, KeyInfo, Plaintext, StateEntry, TransitEngine
+from keyvault.transit.vault_settings import VaultSettings
 
 __all__ = [
     "KEY_TYPE",

@@ -76,7 +76,7 @@ def _check_item(item: Item) -> Check:
 def _check_role(settings: VaultSettings, role: str, credentials: AppRoleCredentials) -> Check:
     name = f"login of role {role}"
     wanted = [role_name(settings, role)]
-    remedy = "run `keyvault init` again with an administrator's token in VAULT_TOKEN; it issues new credentials"
+    remedy = "remove the role's credentials file and run `keyvault init` with an administrator's token in VAULT_TOKEN; it issues new ones"
     with closing(VaultCalls(settings, credentials)) as calls:
         token = calls.client.auth.token
         try:

@@ -116,7 +116,7 @@ def test_an_identity_is_bound_to_its_scope(opened: Home) -> None:
     row = rows_of(opened, 1)[0]
     stolen = replace(row, id=secrets.token_bytes(16))
     mine, theirs = opened.custody.open_identities([row, stolen])
-    assert mine == b"identity of " + row.id
+    assert mine == bytearray(b"identity of " + row.id)
     assert isinstance(theirs, CiphertextRefusedError)
 
 

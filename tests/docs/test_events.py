@@ -37,6 +37,8 @@ def emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[d
         with monkeypatch.context() as patch:
             patch.setattr(EmbeddedEngine, "delete_keys", lambda _self, names: [None for _ in names])
             destroyer.destroy([CONSUMER], ticket="T-17", requested_by="ada")
+        lost = values_of(opened.custody.prepare(1))
+        opened.database.write(lambda c: (opened.custody.bind(c, lost), opened.custody.discard(c, lost)))
         destroyer.finish_pending()
         bodies = opened.database.read(outbox.bodies)
     events: dict[str, list[dict[str, Any]]] = {}

@@ -16,9 +16,10 @@ from urllib3.exceptions import ProtocolError
 from urllib3.util import Retry
 
 from keyvault.errors import ConfigurationError, InvalidInputError, Unavailable
-from keyvault.transit._http import VaultAdapter, VaultSettings, open_client, open_pool
+from keyvault.transit._http import VaultAdapter, open_client, open_pool
 from keyvault.transit.base import audit_event
 from keyvault.transit.hashicorp import HashicorpEngine, TokenCredentials
+from keyvault.transit.vault_settings import VaultSettings
 
 ADDR = "https://vault.example:8200"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from keyvault.errors import ConfigurationError, HomeNotFoundError
-from keyvault.settings import FILE_NAME, Settings, VaultOptions, load_settings, write_private, write_settings
+from keyvault.settings import FILE_NAME, Settings, load_settings, write_private, write_settings
+from keyvault.transit.vault_settings import VaultSettings
 
 EMBEDDED = {"id": "h-1", "engine": "embedded", "store": "sqlite:////x/store.db", "engine_dir": "/x/engine"}
 VAULT = {"id": "h-2", "engine": "vault", "store": "postgresql://h/n", "vault": {"addr": "https://v:8200"}}
@@ -37,7 +38,7 @@ def test_defaults(tmp_path: Path) -> None:
     )
     assert settings.vault is None
     options = load(tmp_path, dict(VAULT)).vault
-    assert options == VaultOptions(addr="https://v:8200")
+    assert options == VaultSettings(addr="https://v:8200")
     assert (options.timeout, options.pool_size, options.prefix) == (10.0, 16, "keyvault")
 
 
@@ -50,7 +51,7 @@ def test_defaults(tmp_path: Path) -> None:
             engine="vault",
             store='postgresql://h/"quoted"\\',
             clock_skew=0,
-            vault=VaultOptions(addr="https://v", ca_file="/ca.pem", namespace="ns", timeout=2.5, pool_size=4),
+            vault=VaultSettings(addr="https://v", ca_file=Path("/ca.pem"), namespace="ns", timeout=2.5, pool_size=4),
         ),
     ],
 )
@@ -146,7 +147,7 @@ def test_the_environment_is_over_the_file_and_empty_values_do_not_count(tmp_path
     }
     settings = load(tmp_path, {**VAULT, "engine_dir": "/x"}, environment)
     assert (settings.store, settings.engine_dir, settings.lease_ttl) == ("postgresql://other/n", "/x", 60.0)
-    assert settings.vault == VaultOptions(addr="https://other", ca_file="/ca.pem")
+    assert settings.vault == VaultSettings(addr="https://other", ca_file=Path("/ca.pem"))
     assert load(tmp_path, dict(EMBEDDED), environment).vault is None
 
 
