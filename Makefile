@@ -1,6 +1,6 @@
 # Each command does all its own set-up in .venv; see scripts/setup.sh.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench setup clean requirements
+.PHONY: help demo test check bench mutation setup clean requirements
 
 export PYTHONUNBUFFERED := 1
 ARGS ?=
@@ -25,6 +25,9 @@ check: setup ## linter, formatter, types, layers
 
 bench: setup ## benchmarks beside the same servers (ARGS="name")
 	@$(python) -m tests.servers --fsync -- $(python) -m bench $(ARGS)
+
+mutation: setup ## change the pure modules bit by bit; list what no test notices
+	@scripts/mutation.sh $(ARGS)
 
 setup: ## what development needs, in .venv
 	@scripts/setup.sh dev

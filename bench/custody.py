@@ -46,8 +46,9 @@ class PlainVault:
         with home.opened() as opened:
             assert opened.settings.vault is not None
             self.mount = opened.settings.vault.transit_mount
+        where = urllib3.util.parse_url(server.addr)
         self._pool = urllib3.HTTPSConnectionPool(
-            *server.addr.removeprefix("https://").split(":"), maxsize=CONCURRENCY, block=True, ca_certs=str(server.ca_file)
+            str(where.host), where.port, maxsize=CONCURRENCY, block=True, ca_certs=str(server.ca_file)
         )
         self._headers = {"X-Vault-Token": server.root_token}
 
@@ -91,14 +92,16 @@ def data_key_rows(home: TestHome, server: VaultServer) -> list[Row]:
     rate = KEYS / mine
     name = "data keys, dedicated custody on Vault"
     return [
-        compared(name, "/s", rate, "concurrent HTTP to datakey", KEYS / theirs, 0.5, COMMAND),
-        compared(f"{name} (b)", "/s", rate, "sequential loop over hvac", len(keys) / loop, 2, COMMAND),
+        compared(name, "/s", rate, rival=("concurrent HTTP to datakey", KEYS / theirs), bar=0.5, command=COMMAND),
+        compared(
+            f"{name} (b)", "/s", rate, rival=("sequential loop over hvac", len(keys) / loop), bar=2, command=COMMAND
+        ),
     ]
 
 
 def sequential(server: VaultServer, mount: str, keys: Sequence[str]) -> float:
     """Return the seconds of a plain hvac loop."""
-    client = hvac.Client(url=server.addr, token=server.root_token, verify=str(server.ca_file))
+    client: Any = hvac.Client(url=server.addr, token=server.root_token, verify=str(server.ca_file))
 
     def loop() -> None:
         for key in keys:
@@ -133,8 +136,8 @@ def destroy_row(home: TestHome, server: VaultServer) -> Row:
             list(pool.map(lambda item: destroy_bare(rival, *item), bare_batches.pop()))
 
         mine, theirs = best_of_both(ours, bare, ROUNDS)
-    rival_name = "concurrent config + delete + read + decrypt"
-    return compared("destroys, dedicated custody", "/s", DESTROYS / mine, rival_name, DESTROYS / theirs, 0.6, COMMAND)
+    plain_calls = ("concurrent config + delete + read + decrypt", DESTROYS / theirs)
+    return compared("destroys, dedicated custody", "/s", DESTROYS / mine, rival=plain_calls, bar=0.6, command=COMMAND)
 
 
 def prepare_bare(rival: PlainVault, pool: ThreadPoolExecutor, batch: int) -> list[tuple[str, str]]:

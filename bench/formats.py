@@ -69,8 +69,17 @@ def envelope_rows(size: int, label: str, count: int, bar: float) -> list[Row]:
     seal, bare_seal = best_of_both(repeat_seal, repeat_bare_seal)
     opened, bare_opened = best_of_both(repeat_open, repeat_bare_open)
     return [
-        compared(f"envelope seal, {label}", "/s", count / seal, RIVAL, count / bare_seal, bar, COMMAND),
-        compared(f"envelope open, {label}", "/s", count / opened, RIVAL, count / bare_opened, bar, COMMAND),
+        compared(
+            f"envelope seal, {label}", "/s", count / seal, rival=(RIVAL, count / bare_seal), bar=bar, command=COMMAND
+        ),
+        compared(
+            f"envelope open, {label}",
+            "/s",
+            count / opened,
+            rival=(RIVAL, count / bare_opened),
+            bar=bar,
+            command=COMMAND,
+        ),
     ]
 
 
@@ -95,7 +104,7 @@ class Nowhere(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
+    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
         return len(data)
 
 
@@ -117,7 +126,7 @@ def stream_rows() -> list[Row]:
 
     mine, rival = best_of_both(ours, bare, rounds=3)
     rate = STREAM_BYTES / MIB
-    seal = compared("stream seal, 1 GiB", "MiB/s", rate / mine, RIVAL, rate / rival, 0.7, COMMAND)
+    seal = compared("stream seal, 1 GiB", "MiB/s", rate / mine, rival=(RIVAL, rate / rival), bar=0.7, command=COMMAND)
     idle, busy = (int(memory_of(part)) for part in ("idle", "stream"))
     above = (busy - idle) / 1024
     memory = Row(
@@ -153,7 +162,7 @@ def open_row() -> Row:
 
     mine, rival = best_of_both(ours, bare)
     rate = size / MIB
-    return compared("stream open, 256 MiB", "MiB/s", rate / mine, RIVAL, rate / rival, 0.7, COMMAND)
+    return compared("stream open, 256 MiB", "MiB/s", rate / mine, rival=(RIVAL, rate / rival), bar=0.7, command=COMMAND)
 
 
 def memory_of(part: str) -> str:

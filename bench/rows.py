@@ -40,14 +40,15 @@ def best_of_both(ours: Callable[[], object], rival: Callable[[], object], rounds
     return min(mine for mine, _ in times), min(other for _, other in times)
 
 
-def compared(name: str, unit: str, value: float, rival: str, rival_value: float, bar: float, command: str) -> Row:
-    """Return a row whose ratio must reach `bar`."""
+def compared(name: str, unit: str, value: float, *, rival: tuple[str, float], bar: float, command: str) -> Row:
+    """Return a row whose ratio must reach `bar`; `rival` is its name and its value."""
+    rival_name, rival_value = rival
     ratio = value / rival_value
     return Row(
         name=name,
         value=value,
         unit=unit,
-        rival=rival,
+        rival=rival_name,
         rival_value=rival_value,
         ratio=ratio,
         bar=f"≥ {bar} ×",

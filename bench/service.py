@@ -55,7 +55,10 @@ def start_rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         home = embedded_home(Path(folder))
         commands = {"--help": [program, "--help"], "status": [program, "--home", str(home.path), "status"]}
-        times = {name: best(lambda c=command: subprocess.run(c, check=True, stdout=subprocess.DEVNULL)) for name, command in commands.items()}
+        times = {
+            name: best(lambda c=command: subprocess.run(c, check=True, stdout=subprocess.DEVNULL))
+            for name, command in commands.items()
+        }
     return [
         Row(
             name=f"start of `keyvault {name}`",

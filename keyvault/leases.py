@@ -10,7 +10,6 @@ import threading
 
 from keyvault.clock import Clock
 from keyvault.errors import Unavailable
-from keyvault.store import system
 from keyvault.store.database import Database
 
 
@@ -30,10 +29,8 @@ class LeaseAnchor:
         """Return an anchor for a read that follows, with a heartbeat no older than half a lease behind it."""
         with self._lock:
             started = self._clock.monotonic()
-            if self._database.dialect != "sqlite" and started - self._beat_at > self._ttl / 2:
-                self._database.write(
-                    lambda connection: system.beat(connection, self._node, self._database.now(connection))
-                )
+            if started - self._beat_at > self._ttl / 2:
+                self._database.confirm(self._node)
                 self._beat_at = started
         return self._clock.monotonic()
 

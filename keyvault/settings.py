@@ -53,7 +53,7 @@ class Settings:
                 "a simulated clock is for embedded homes only: Vault's own clock cannot be simulated"
             )
         if not 0 < self.lease_ttl <= 3600 or not 0 <= self.clock_skew <= 60:  # noqa: PLR2004 - an hour, a minute
-            raise ConfigurationError("lease_ttl must be 1 to 3600 seconds, clock_skew 0 to 60")
+            raise ConfigurationError("lease_ttl must be above 0 and at most 3600 seconds, clock_skew 0 to 60")
 
 
 def load_settings(home: Path, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -191,6 +191,7 @@ class Destroyer:
             outcomes |= {outcome.scope_id: outcome for outcome in done}
             if progress is not None:
                 progress(len(done))
+        self._home.database.confirm(self._home.node)
         self._home.database.forget_deleted()
         return [outcomes.get(scope) or _settled(rows[scope]) for scope in dict.fromkeys(ids)]
 

@@ -15,7 +15,13 @@ from functools import partial
 
 from sqlalchemy.engine import Connection
 
-from keyvault.errors import DestructionPausedError, KeyMissingError, KeyVaultError
+from keyvault.errors import (
+    DestructionPausedError,
+    KeyMissingError,
+    KeyVaultError,
+    ScopeDestroyedError,
+    ScopeFencedError,
+)
 from keyvault.events import MAX_SCOPES_PER_EVENT, EventType, Value, b64, make_event, new_event_id
 from keyvault.home import Home
 from keyvault.states import KeyState
@@ -118,13 +124,14 @@ def _mark(
 def _sealed_openings(home: Home, group: Sequence[ScopeRow]) -> dict[bytes, bytes]:
     """Open each commitment while its key still can, and seal the opening under the journal key, by scope id.
 
-    A key that is gone already has no opening left to copy; that must not keep its scope from being destroyed.
+    A key that is gone already has no opening left to copy; that must not keep its scope from being destroyed. Another run that was
+    faster has copied it.
     """
     sealed: dict[bytes, bytes] = {}
     for code, custody in home.custodies.items():
         rows = [row for row in group if row.custody == code]
         for row, opened in zip(rows, custody.open_identities(rows), strict=True):
-            if isinstance(opened, KeyMissingError):
+            if isinstance(opened, KeyMissingError | ScopeFencedError | ScopeDestroyedError):
                 continue
             if isinstance(opened, KeyVaultError):
                 raise opened

@@ -14,11 +14,19 @@ from sqlalchemy.engine import Connection
 
 from keyvault.clock import Clock
 from keyvault.custody.base import Custody, Identity, Placement, Proof, Share
-from keyvault.errors import CiphertextRefusedError, KeyMissingError, KeyVaultError, NotProvenError
-from keyvault.results import values_of
+from keyvault.errors import (
+    CiphertextRefusedError,
+    KeyMissingError,
+    KeyVaultError,
+    NotProvenError,
+    ScopeDestroyedError,
+    ScopeFencedError,
+)
+from keyvault.results import caught, values_of
+from keyvault.states import check_issuable
 from keyvault.store import intents
 from keyvault.store.database import Database
-from keyvault.store.scopes import ScopeRow, all_key_refs, key_refs
+from keyvault.store.scopes import ScopeRow, all_key_refs, by_id, key_refs
 from keyvault.system_keys import SYSTEM_KEY
 from keyvault.transit.base import Ciphertext, Plaintext, TransitEngine
 from keyvault.wrapped import CustodyCode
@@ -138,16 +146,21 @@ class DedicatedCustody(Custody):
         ):
             self._database.write(lambda connection: intents.abandon_older_than(connection, before))
 
-    @staticmethod
-    def _explained(rows: Sequence[ScopeRow], results: Sequence[T | KeyVaultError]) -> list[T | KeyVaultError]:
-        """Say of a missing key which scope it belongs to: that is an alarm."""
+    def _explained(self, rows: Sequence[ScopeRow], results: Sequence[T | KeyVaultError]) -> list[T | KeyVaultError]:
+        """Say of a missing key which scope it belongs to: an alarm, unless the scope was destroyed while this went on."""
+        ids = [row.id for row, result in zip(rows, results, strict=True) if isinstance(result, KeyMissingError)]
+        if not ids:
+            return list(results)
+        now = self._database.read(lambda connection: by_id(connection, ids))
         return [
-            _missing(row) if isinstance(result, KeyMissingError) else result
+            _missing(now.get(row.id, row)) if isinstance(result, KeyMissingError) else result
             for row, result in zip(rows, results, strict=True)
         ]
 
 
-def _missing(row: ScopeRow) -> KeyMissingError:
+def _missing(row: ScopeRow) -> KeyVaultError:
+    if isinstance(ended := caught(check_issuable, row.state, row.id), ScopeFencedError | ScopeDestroyedError):
+        return ended
     return KeyMissingError(
         f"scope {row.id.hex()}: its key is missing from the engine although the database calls it {row.state}: either it was "
         "destroyed and this database is an older copy, or the engine is not this store's. Nothing can be read; run `keyvault doctor`"

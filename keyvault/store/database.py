@@ -13,6 +13,7 @@ import stamina
 from sqlalchemy.engine import Connection, Engine, make_url
 
 from keyvault.errors import ConfigurationError, StoreError, StoreVersionError, Unavailable
+from keyvault.store import system
 from keyvault.store.tables import REVISION
 
 T = TypeVar("T")
@@ -53,6 +54,15 @@ class Database:
             return datetime.now(UTC)
         moment: datetime = connection.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
         return moment.astimezone(UTC)
+
+    def confirm(self, node: str) -> None:
+        """Commit something now, so that a standby that confirms it has confirmed every commit before it.
+
+        Whoever reports what another run committed calls this first: that run may never have heard from the standby. Raises
+        `Unavailable` when the standby does not answer. SQLite has none.
+        """
+        if self.dialect != "sqlite":
+            self.write(lambda connection: system.beat(connection, node, self.now(connection)))
 
     def check_version(self) -> None:
         """Raise `StoreVersionError` unless the schema is exactly the one this program knows."""

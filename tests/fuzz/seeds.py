@@ -16,6 +16,7 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
         ("wrapped_key", "wrapped-key", "wrapped"),
         ("envelope", "envelope", "envelope"),
         ("stream", "stream", "stream"),
+        ("punctured_state", "puncture", "encoded"),
     ]:
         for verdict, row, number in rows(file):
             if field in row:

@@ -80,15 +80,15 @@ def frontiers() -> list[dict[str, Any]]:
             "first": first,
             "height": levels,
             "punctured": sorted(punctured),
-            "records": [record_row(tag) for tag in (first, first + 2**levels // 2, *TAGS) if tag in inside],
+            "records": [record_row(tag) for tag in sorted(window(first, levels) - punctured)],
             "encoded": oracle.records(RECORDS, punctured, first, levels).hex(),
         }
         for name, punctured, first, levels in rows
-        for inside in [{*TAGS, first, first + 2**levels // 2} & set(window(first, levels)) - punctured]
     ]
 
 
 def window(first: int, levels: int) -> set[int]:
+    """Return the tags to show of a chunk."""
     return {tag for tag in (*TAGS, first, first + 2**levels // 2) if first <= tag < first + 2**levels}
 
 
