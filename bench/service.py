@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from bench.rows import Row, best
@@ -49,16 +50,18 @@ def creation_rows(label: str, server: VaultServer | None, url: str) -> list[Row]
     ]
 
 
+def started(command: list[str]) -> None:
+    """Run a command to its end."""
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
 def start_rows() -> list[Row]:
     """Time `keyvault --help` and `keyvault status` as a shell would."""
     program = str(Path(sys.executable).with_name("keyvault"))
     with tempfile.TemporaryDirectory() as folder:
         home = embedded_home(Path(folder))
         commands = {"--help": [program, "--help"], "status": [program, "--home", str(home.path), "status"]}
-        times = {
-            name: best(lambda c=command: subprocess.run(c, check=True, stdout=subprocess.DEVNULL))
-            for name, command in commands.items()
-        }
+        times = {name: best(partial(started, command)) for name, command in commands.items()}
     return [
         Row(
             name=f"start of `keyvault {name}`",

@@ -273,7 +273,6 @@ def parse_index(data: Bytes) -> RecordIndex:
     _require(len(data) == _INDEX.size + count * _CHUNK.size, "an index of records has another length than it says")
     chunks, first = [], 0
     for height, epoch, name, key in _CHUNK.iter_unpack(memoryview(data)[_INDEX.size :]):
-        _require(height < MAX_HEIGHT, "a chunk of an index is no part of the tree")
         ref = EntryRef(epoch=epoch, name=name, key=bytearray(key))
         chunks.append(Chunk(first=first, height=height, ref=ref))
         first += 1 << height

@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 
 from keyvault.errors import InvalidFormatError, InvalidInputError, PuncturedError
 from keyvault.puncture import Frontier, count_nodes, expand, new_frontier
-from keyvault.puncture_records import (
-    new_records,
-)
+from keyvault.puncture_records import new_records
 from tests import puncture_oracle as oracle
 
 SEED = bytes(range(1, 33))

@@ -112,6 +112,19 @@ def test_every_shorter_prefix_is_refused(vector: dict[str, Any]) -> None:
             PARSERS[vector["kind"]](data[:size])
 
 
+def test_longer_than_any_entry_is_refused() -> None:
+    entries = b"".join(slot.to_bytes(2, "big") + bytes(80) for slot in range(8192))
+    tags = b"".join(tag.to_bytes(8, "big") for tag in range(1 << 16))
+    chunks = b"".join(bytes([50]) + bytes(48) for _ in range(8192))
+    for kind, data in {
+        "state": bytes.fromhex("200000002000") + entries,
+        "frontier": bytes.fromhex("10 0000000000000000 00010000") + tags,
+        "index": bytes.fromhex("2000") + chunks,
+    }.items():
+        with pytest.raises(InvalidFormatError, match="too long"):
+            PARSERS[kind](MAGICS[kind] + data)
+
+
 @given(st.sampled_from(sorted(PARSERS)), st.binary(max_size=200))
 def test_parsers_answer_or_refuse_any_bytes(kind: str, rest: bytes) -> None:
     data = MAGICS[kind] + rest

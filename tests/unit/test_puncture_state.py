@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyvault.errors import InvalidFormatError, InvalidInputError, KeyVaultError, PuncturedError
-from keyvault.puncture import Frontier
+from keyvault.puncture import Frontier, new_frontier
 from keyvault.puncture_records import (
     CHUNK_BYTES,
     MAX_ENTRY_BYTES,
@@ -29,7 +29,7 @@ from keyvault.puncture_records import (
     record_share,
     record_tag,
 )
-from keyvault.puncture_state import RingState, encode_state, new_ring, parse_state, slot_height
+from keyvault.puncture_state import RingState, SlotEntry, encode_state, new_ring, parse_state, slot_height
 from tests import puncture_oracle as oracle
 from tests.vectors import load
 
@@ -112,6 +112,32 @@ def check_slot(ring: RingState, slot: int, destroyed: set[int], erased: dict[int
     node = ring.derive(slot)
     assert node.share(SCOPE) == oracle.scope_share(SEED, 11, slot, SCOPE)
     assert node.records == erased.get(slot, oracle.records_seed(SEED, 11, slot))
+
+
+@pytest.mark.parametrize(
+    ("height", "punctured", "entries", "message"),
+    [
+        (1, (), (), "another size"),
+        (2, (3,), (), "beyond the ring"),
+        (2, (), (0,), "slot entries"),
+        (2, (0, 1), (1, 0), "slot entries"),
+        (2, (0, 1), (1, 1), "slot entries"),
+    ],
+)
+def test_states_that_cannot_be(height: int, punctured: tuple[int, ...], entries: tuple[int, ...], message: str) -> None:
+    tree = new_frontier(height, SEED).puncture(punctured)
+    rows = tuple(SlotEntry(slot=slot, scope_seed=bytearray(SEED), records=ref()) for slot in entries)
+    with pytest.raises(InvalidFormatError, match=message):
+        RingState(capacity=3, slots=tree, entries=rows)
+
+
+def test_a_slot_entry_has_a_whole_seed_and_key() -> None:
+    entry = SlotEntry(slot=0, scope_seed=bytearray(31), records=ref())
+    with pytest.raises(InvalidFormatError, match="slot entries"):
+        RingState(capacity=2, slots=new_frontier(1, SEED).puncture([0]), entries=(entry,))
+    for fields in ({"epoch": -1}, {"epoch": 2**64}, {"name": bytes(7)}, {"key": bytearray(31)}):
+        with pytest.raises(InvalidFormatError, match="a key of 32"):
+            EntryRef(**{"epoch": 1, "name": bytes(8), "key": bytearray(32), **fields})  # type: ignore[arg-type]
 
 
 def test_the_records_of_a_slot_with_an_entry_cannot_be_derived_from_the_ring() -> None:
@@ -281,7 +307,8 @@ def test_a_thousand_records_in_one_batch() -> None:
 def test_nothing_can_be_had_from_wiped_values() -> None:
     ring, records = new_ring(SEED, capacity=4).move_records({1: ref(1)}), new_records(SEED)
     node, moved, index = ring.derive(0), ring.derive(1), RecordIndex(chunks=chunks_of([62, 62]))
-    for value in (ring, records, node, moved, index):
+    whole = new_ring(SEED, capacity=4)
+    for value in (ring, whole, records, node, moved, index):
         value.wipe()
     uses: list[Callable[[], object]] = [
         lambda: ring.derive(0),
@@ -290,7 +317,9 @@ def test_nothing_can_be_had_from_wiped_values() -> None:
         lambda: ring.move_records({0: ref(2)}),
         lambda: encode_state(ring),
         lambda: record_share(records, SCOPE, bytes(8)),
+        lambda: records.puncture([]),
         lambda: records.puncture([1]),
+        lambda: encode_state(whole),
         lambda: encode_frontier(records),
         lambda: node.share(SCOPE),
         lambda: moved.identity_key(SCOPE),
@@ -302,6 +331,17 @@ def test_nothing_can_be_had_from_wiped_values() -> None:
             use()
     assert not any(ring.slots.seeds + records.seeds + node.scope_seed + moved.scope_seed)
     assert node.records == bytearray(32)
+
+
+def test_wiping_a_ring_or_a_reference_leaves_later_rings_alone() -> None:
+    moved_to = ref(1)
+    ring = new_ring(SEED, capacity=4).move_records({1: moved_to})
+    later = [ring.puncture_slots([0]), ring.move_records({2: ref(2)})]
+    before = [encode_state(state) for state in later]
+    moved_to.key[:] = bytes(32)
+    assert encode_state(ring)
+    ring.wipe()
+    assert [encode_state(state) for state in later] == before
 
 
 def test_wiping_a_node_leaves_the_ring_alone() -> None:
