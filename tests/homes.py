@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from keyvault import KeyVault, open_vault
 from keyvault.home import Home, open_home
@@ -16,6 +17,7 @@ from keyvault.transit.vault_settings import VaultSettings
 from shredder.destroy import Destroyer
 from tests.servers import VaultServer
 
+MOUNTS = ("transit_mount", "log_mount", "kv_mount", "approle_mount")
 PAIRS = ("embedded+sqlite", "vault+postgresql")
 
 
@@ -64,17 +66,12 @@ def embedded_home(directory: Path, *, clock: str = "real", store_url: str | None
     return TestHome(path=path, store_url=url)
 
 
-def vault_options(server: VaultServer) -> VaultSettings:
-    """Return options with mounts and names of their own, so that tests share a server and nothing else."""
-    tag = secrets.token_hex(4)
+def own_mounts(server: VaultServer, **changes: Any) -> VaultSettings:
+    """Return settings with mounts and names of their own, so that tests share a server and nothing else."""
+    mark = secrets.token_hex(4)
+    mounts = {kind: f"{kind.removesuffix('_mount')}-{mark}" for kind in MOUNTS}
     return VaultSettings(
-        addr=server.addr,
-        ca_file=server.ca_file,
-        transit_mount=f"transit-{tag}",
-        log_mount=f"log-{tag}",
-        kv_mount=f"kv-{tag}",
-        approle_mount=f"approle-{tag}",
-        prefix=f"keyvault-{tag}",
+        addr=server.addr, ca_file=server.ca_file, **{**mounts, "prefix": f"keyvault-{mark}", **changes}
     )
 
 
@@ -84,7 +81,7 @@ def vault_home(directory: Path, server: VaultServer, store_url: str) -> TestHome
     options = InitOptions(
         engine="vault",
         store=store_url,
-        vault=vault_options(server),
+        vault=own_mounts(server),
         admin_token=server.root_token,
         audit_file=str(server.audit_file),
     )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 
 import click
 import pytest
 
 from cli.main import COMMANDS, run
-from tests.cli.conftest import PROGRAM, ROOT, Command
+from tests.cli.conftest import ROOT, Command
 from tests.cli.help_pages import HEADING, PAGE, contexts, section
 from tests.homes import TestHome
 
@@ -72,19 +71,8 @@ def test_help_loads_nothing_heavy(args: list[str]) -> None:
 def test_status_loads_neither_engine_nor_migrations(small: TestHome) -> None:
     code = (
         "import sys; from cli.main import run; run(sys.argv[1:]); "
-        "print(sorted({'hvac', 'rich', 'alembic', 'keyvault.transit'} & set(sys.modules)), file=sys.stderr)"
+        "print(sorted({'hvac', 'rich', 'alembic', 'keyvault.transit.base'} & set(sys.modules)), file=sys.stderr)"
     )
     command = [sys.executable, "-c", code, "--home", str(small.path), "status"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stderr == "[]\n"
-
-
-@pytest.mark.parametrize("args", [["--help"], ["status"]])
-def test_they_start_quickly(small: TestHome, args: list[str]) -> None:
-    """The best of several runs, with room for a busy machine; the benchmarks hold the bar of 0.4 s."""
-    best = float("inf")
-    for _ in range(5):
-        started = time.perf_counter()
-        subprocess.run([*PROGRAM, "--home", str(small.path), *args], stdout=subprocess.DEVNULL, cwd=ROOT, check=True)
-        best = min(best, time.perf_counter() - started)
-    assert best < 1.5

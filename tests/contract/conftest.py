@@ -11,21 +11,14 @@ from keyvault.transit.base import TransitEngine
 from keyvault.transit.embedded import EmbeddedEngine
 from keyvault.transit.hashicorp import HashicorpEngine, TokenCredentials, VaultSettings
 from keyvault.vault_setup import set_up_vault
+from tests.homes import own_mounts
 from tests.servers import VaultServer
 
 
 @pytest.fixture(scope="module")
 def vault_settings(vault_server: VaultServer) -> VaultSettings:
     """Mounts, policies and roles of the module's own, set up in the shared Vault."""
-    mark = secrets.token_hex(4)
-    settings = VaultSettings(
-        addr=vault_server.addr,
-        ca_file=vault_server.ca_file,
-        transit_mount=f"transit-{mark}",
-        log_mount=f"log-{mark}",
-        kv_mount=f"kv-{mark}",
-        prefix=f"keyvault-{mark}",
-    )
+    settings = own_mounts(vault_server)
     set_up_vault(settings, vault_server.root_token, vault_server.audit_file)
     return settings
 

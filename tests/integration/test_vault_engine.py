@@ -14,21 +14,13 @@ from keyvault.errors import ConfigurationError, InvalidInputError, TransitError
 from keyvault.transit.base import Ciphertext, EngineDataKey, Plaintext, audit_event
 from keyvault.transit.hashicorp import HashicorpEngine, TokenCredentials, VaultSettings
 from keyvault.vault_setup import set_up_vault
+from tests.homes import own_mounts
 from tests.servers import VaultServer
 
 
 @pytest.fixture(scope="module")
 def settings(vault_server: VaultServer) -> VaultSettings:
-    mark = secrets.token_hex(4)
-    made = VaultSettings(
-        addr=vault_server.addr,
-        ca_file=vault_server.ca_file,
-        transit_mount=f"nested/transit-{mark}",
-        log_mount=f"log-{mark}",
-        kv_mount=f"kv-{mark}",
-        prefix=f"keyvault-{mark}",
-        pool_size=4,
-    )
+    made = own_mounts(vault_server, transit_mount=f"nested/transit-{secrets.token_hex(4)}", pool_size=4)
     set_up_vault(made, vault_server.root_token, vault_server.audit_file)
     return made
 

@@ -16,6 +16,7 @@ from keyvault.errors import KeyVaultError, PermissionDeniedError, Unavailable
 from keyvault.transit.base import EngineDataKey
 from keyvault.transit.hashicorp import AppRoleCredentials, HashicorpEngine, TokenCredentials, VaultSettings
 from keyvault.vault_setup import set_up_vault
+from tests.homes import own_mounts
 from tests.servers import VaultServer
 from tests.servers.certificates import make_certificates
 from tests.servers.process import free_port
@@ -60,16 +61,7 @@ class Role:
 
 
 def settings_for(server: VaultServer) -> VaultSettings:
-    mark = secrets.token_hex(4)
-    return VaultSettings(
-        addr=server.addr,
-        ca_file=server.ca_file,
-        transit_mount=f"transit-{mark}",
-        log_mount=f"log-{mark}",
-        kv_mount=f"kv-{mark}",
-        prefix=f"keyvault-{mark}",
-        timeout=10.0,
-    )
+    return own_mounts(server, approle_mount="approle")
 
 
 @pytest.fixture(scope="module")

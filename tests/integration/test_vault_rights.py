@@ -14,6 +14,7 @@ from keyvault.errors import CheckAndSetError, KeyMissingError, PermissionDeniedE
 from keyvault.transit.base import Ciphertext, Plaintext
 from keyvault.transit.hashicorp import HashicorpEngine, TokenCredentials, VaultSettings
 from keyvault.vault_setup import ROLES, issue_credentials, set_up_vault
+from tests.homes import own_mounts
 from tests.servers import VaultError, VaultServer
 
 DATA = base64.b64encode(b"data").decode()
@@ -156,15 +157,7 @@ TRIES = [
 
 @pytest.fixture(scope="module")
 def settings(vault_server: VaultServer) -> VaultSettings:
-    mark = secrets.token_hex(4)
-    made = VaultSettings(
-        addr=vault_server.addr,
-        ca_file=vault_server.ca_file,
-        transit_mount=f"transit-{mark}",
-        log_mount=f"log-{mark}",
-        kv_mount=f"kv-{mark}",
-        prefix=f"keyvault-{mark}",
-    )
+    made = own_mounts(vault_server, approle_mount="approle")
     set_up_vault(made, vault_server.root_token, vault_server.audit_file)
     return made
 

@@ -1,6 +1,5 @@
 """Setting a real Vault up, and finding out what somebody changed in it since."""
 
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -18,6 +17,7 @@ from keyvault.errors import (
 )
 from keyvault.transit.hashicorp import AppRoleCredentials, HashicorpEngine, VaultSettings
 from keyvault.vault_setup import ROLES, Check, check_vault, issue_credentials, policy_text, set_up_vault
+from tests.homes import own_mounts
 from tests.servers import VaultServer, running_vault
 from tests.servers.certificates import make_certificates
 from tests.servers.process import free_port
@@ -34,16 +34,7 @@ def server() -> Iterator[VaultServer]:
 
 @pytest.fixture
 def settings(server: VaultServer) -> VaultSettings:
-    mark = secrets.token_hex(4)
-    return VaultSettings(
-        addr=server.addr,
-        ca_file=server.ca_file,
-        transit_mount=f"transit-{mark}",
-        log_mount=f"log-{mark}",
-        kv_mount=f"kv-{mark}",
-        approle_mount=f"approle-{mark}",
-        prefix=f"keyvault-{mark}",
-    )
+    return own_mounts(server)
 
 
 def set_up(server: VaultServer, settings: VaultSettings) -> dict[str, str]:
@@ -303,7 +294,7 @@ def test_credentials_that_do_not_log_in_are_found(server: VaultServer, settings:
     assert right.ok is True
     assert refused.ok is False
     assert "refuses the login" in refused.detail
-    assert "issues new credentials" in refused.remedy
+    assert "it issues new ones" in refused.remedy
 
 
 def test_credentials_of_another_role_are_found(server: VaultServer, settings: VaultSettings) -> None:
