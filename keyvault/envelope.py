@@ -76,10 +76,9 @@ def seal_envelope(dek: Bytes, wrapped: bytes, plaintext: Bytes, associated_data:
 
 def split_envelope(data: Bytes) -> Envelope:
     """Read an envelope's parts; nothing is decrypted or copied. Raises `InvalidFormatError`."""
-    view = memoryview(data)
-    if view[:MAGIC_BYTES] != _MAGIC:
+    if data[:MAGIC_BYTES] != _MAGIC:
         check_format(data, Format.ENVELOPE)
-    wrapped, body = split_wrapped(view[MAGIC_BYTES:])
+    wrapped, body = split_wrapped(data, MAGIC_BYTES)
     if not 0 <= len(body) - NONCE_BYTES - TAG_BYTES <= MAX_PLAINTEXT_BYTES:
         raise InvalidFormatError("the envelope is cut short, or longer than an envelope can be")
     return Envelope(wrapped=wrapped, body=body)

@@ -253,13 +253,13 @@ def parse_wrapped(data: Bytes) -> WrappedKey:
     return wrapped
 
 
-def split_wrapped(data: Bytes) -> tuple[WrappedKey, memoryview]:
-    """Read the wrapped key that `data` begins with; return it and a view of the rest. Raises `InvalidFormatError`."""
+def split_wrapped(data: Bytes, offset: int = 0) -> tuple[WrappedKey, memoryview]:
+    """Read the wrapped key at `offset` in `data`; return it and a view of what follows. Raises `InvalidFormatError`."""
     view = memoryview(data)
-    start = bytes(view[:MAX_WRAPPED_BYTES])
+    start = bytes(view[offset : offset + MAX_WRAPPED_BYTES])
     header_size, size = _extent(start)
     _require(size <= len(start), _CUT_SHORT)
-    return WrappedKey(header=_parse_header(start[:header_size]), raw=start[:size]), view[size:]
+    return WrappedKey(header=_parse_header(start[:header_size]), raw=start[:size]), view[offset + size :]
 
 
 def read_wrapped(read: Callable[[int], Bytes | None]) -> WrappedKey:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-import stamina
 from sqlalchemy.engine import Connection, Engine, make_url
 
 from keyvault.errors import ConfigurationError, StoreError, StoreVersionError, Unavailable
@@ -106,26 +105,37 @@ class Database:
         self.engine.dispose()
 
     def _run(self, work: Callable[[Connection], T], *, write: bool) -> T:
-        for attempt in stamina.retry_context(
-            on=_RetryTransactionError, attempts=ATTEMPTS, timeout=None, wait_initial=0.01, wait_max=0.5, wait_jitter=0.1
-        ):
-            with attempt:
-                return self._once(work, write=write, last=attempt.num == ATTEMPTS)
+        try:
+            return self._once(work, write=write)
+        except _RetryTransactionError:
+            return self._again(work, write=write)
+
+    def _again(self, work: Callable[[Connection], T], *, write: bool) -> T:
+        import stamina  # here, because its import takes longer than a transaction and is seldom needed
+
+        try:
+            for attempt in stamina.retry_context(
+                on=_RetryTransactionError,
+                attempts=ATTEMPTS - 1,
+                timeout=None,
+                wait_initial=0.01,
+                wait_max=0.5,
+                wait_jitter=0.1,
+            ):
+                with attempt:
+                    return self._once(work, write=write)
+        except _RetryTransactionError as error:
+            raise Unavailable("the database is too busy: transactions keep colliding") from error
         raise AssertionError("unreachable: the retry context returns or raises")
 
-    def _once(self, work: Callable[[Connection], T], *, write: bool, last: bool) -> T:
-        try:
-            with _wrapped_errors(), self.engine.connect() as plain:
-                connection = plain.execution_options(keyvault_write=write)
-                with connection.begin():
-                    result = work(connection)
-                if write:
-                    _check_replicated(connection)
-                return result
-        except _RetryTransactionError as error:
-            if last:
-                raise Unavailable("the database is too busy: transactions keep colliding") from error
-            raise
+    def _once(self, work: Callable[[Connection], T], *, write: bool) -> T:
+        with _wrapped_errors(), self.engine.connect() as plain:
+            connection = plain.execution_options(keyvault_write=write)
+            with connection.begin():
+                result = work(connection)
+            if write:
+                _check_replicated(connection)
+            return result
 
 
 def _create_engine(url: str, *, create: bool) -> Engine:
