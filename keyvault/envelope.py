@@ -7,8 +7,8 @@ docs/formats/envelope.md.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from io import BytesIO
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -34,22 +34,12 @@ _MAGIC = Format.ENVELOPE.value
 _LABEL = b"keyvault/envelope/1"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Envelope:
-    """A parsed envelope. `body` is a view of the input: the nonce (12 bytes) and the ciphertext (16 more than the plaintext)."""
+class Envelope(NamedTuple):
+    """A parsed envelope. `nonce` has 12 bytes; `ciphertext` is a view of the input, 16 bytes longer than the plaintext."""
 
     wrapped: WrappedKey
-    body: memoryview
-
-    @property
-    def nonce(self) -> bytes:
-        """The 12 bytes of the nonce."""
-        return bytes(self.body[:NONCE_BYTES])
-
-    @property
-    def ciphertext(self) -> memoryview:
-        """The encrypted data with its tag."""
-        return self.body[NONCE_BYTES:]
+    nonce: bytes
+    ciphertext: memoryview
 
 
 def seal_envelope(dek: Bytes, wrapped: bytes, plaintext: Bytes, associated_data: Bytes = b"") -> bytes:
@@ -81,7 +71,7 @@ def split_envelope(data: Bytes) -> Envelope:
     wrapped, body = split_wrapped(data, MAGIC_BYTES)
     if not 0 <= len(body) - NONCE_BYTES - TAG_BYTES <= MAX_PLAINTEXT_BYTES:
         raise InvalidFormatError("the envelope is cut short, or longer than an envelope can be")
-    return Envelope(wrapped=wrapped, body=body)
+    return Envelope(wrapped, bytes(body[:NONCE_BYTES]), body[NONCE_BYTES:])
 
 
 def open_envelope(envelope: Envelope, dek: Bytes, associated_data: Bytes = b"") -> bytes:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -127,12 +128,11 @@ class Header:
         object.__setattr__(self, "encoded", b"".join((fixed, *(ref.encoded for ref in self.scopes))))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WrappedKey:
-    """A parsed wrapped key; `raw` is all its bytes."""
+class WrappedKey(NamedTuple):
+    """A parsed wrapped key; `raw` is all its bytes. A tuple, because one is made for every message that is opened."""
 
     header: Header
-    raw: bytes = field(repr=False)
+    raw: bytes
 
     @property
     def commitment(self) -> bytes:
@@ -259,7 +259,7 @@ def split_wrapped(data: Bytes, offset: int = 0) -> tuple[WrappedKey, memoryview]
     start = bytes(view[offset : offset + MAX_WRAPPED_BYTES])
     header_size, size = _extent(start)
     _require(size <= len(start), _CUT_SHORT)
-    return WrappedKey(header=_parse_header(start[:header_size]), raw=start[:size]), view[offset + size :]
+    return WrappedKey(_parse_header(start[:header_size]), start[:size]), view[offset + size :]
 
 
 def read_wrapped(read: Callable[[int], Bytes | None]) -> WrappedKey:
