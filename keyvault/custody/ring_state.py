@@ -1,0 +1,327 @@
+"""How a ring's secret state is stored, replaced and destroyed, so that nothing loses a ring or leaves a punctured key alive.
+
+Two rules carry the protocol, whatever dies, waits or loses an answer:
+
+- **Never lost.** A pointer moves by check-and-set from the version that was read, to an entry that was just opened with what the
+  engine holds, one epoch on, under a newer version of the transit key. So along a pointer's life epochs and key versions only grow,
+  and a worker who trims to the version of *some* state the pointer named, or deletes entries of *its* epoch and before, takes
+  nothing that the pointer names now or later. Entries of later epochs may be about to be pointed to; nobody deletes them.
+- **Dead once acknowledged.** The state key's ciphertext is stored nowhere but in the pointer. A flip overwrites the one before
+  (kept there as *previous*, to be tried again) and trimming kills it; what other workers wrote and never pointed to has no key.
+
+The order is that of docs/adr/0013-ring-state-protocol.md, which has each step's failures in a table.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from keyvault.custody import ring_sealing as sealing
+from keyvault.custody.ring_reading import ATTEMPTS, REFUSED, RingReader, wrapped_state_key
+from keyvault.custody.ring_sealing import LoadedRing, Pointer, RingHandle, SealedRef
+from keyvault.errors import (
+    CheckAndSetError,
+    InvalidInputError,
+    KeyExistsError,
+    KeyMissingError,
+    NotProvenError,
+    Unavailable,
+)
+from keyvault.formats import wipe
+from keyvault.puncture import SEED_BYTES
+from keyvault.puncture_state import RingState, encode_state, new_ring
+from keyvault.results import value_of, values_of
+from keyvault.transit.base import KeyInfo, Plaintext
+
+
+class RingStates(RingReader):
+    """The states of all rings in one engine and one incarnation of the deployment. Thread-safe.
+
+    A worker needs no lock to be safe, only to get on: of two that replace the state of one ring, one meets `CheckAndSetError`.
+    """
+
+    # --- create -------------------------------------------------------------------------------------------------
+
+    def create(self, ring_id: bytes, capacity: int) -> RingHandle:
+        """Make a ring, or finish making it, or find it made; concurrent creators get the same ring. Needs the issuer's rights.
+
+        `ring_id` is 16 random bytes that no ring ever had. Raises `KeyExistsError` where its key was in use but its pointer is not
+        there, `CiphertextRefusedError` when it was destroyed half made, `InvalidInputError` when the ring has another capacity.
+        """
+        if self._engine.get_state(self._pointer_path(ring_id)) is None:
+            self._begin(ring_id, capacity)
+        ring = self.load(ring_id)
+        try:
+            if ring.state.capacity != capacity:
+                raise InvalidInputError(f"ring {ring_id.hex()} exists, with {ring.state.capacity} slots")
+            return RingHandle(ring_id=ring_id, capacity=capacity, epoch=ring.epoch, key_version=ring.key_version)
+        finally:
+            ring.state.wipe()
+
+    def _begin(self, ring_id: bytes, capacity: int) -> None:
+        value_of(self._engine.create_keys([sealing.key_name(ring_id)])[0])
+        if self._key_info(ring_id).latest_version > 1:
+            if self._engine.get_state(self._pointer_path(ring_id)) is None:
+                raise KeyExistsError(f"ring {ring_id.hex()} is in use, but has no pointer here; take another ring id")
+            return
+        path = sealing.entry_path(ring_id, sealing.FIRST_ENTRY)
+        if self._engine.get_state(path) is None:
+            self._write_first(ring_id, capacity, path)
+        entry = self._engine.get_state(path)
+        if entry is None:
+            return  # a replacement deleted it, so there is a pointer
+        first = SealedRef(entry=sealing.FIRST_ENTRY, wrapped_key=sealing.first_wrapped_key(entry.value))
+        try:
+            self._open(ring_id, first).wipe()
+        except REFUSED:
+            if self._engine.get_state(self._pointer_path(ring_id)) is None:
+                raise
+            return  # another creator finished, and the state was replaced since
+        self._put_new(self._pointer_path(ring_id), sealing.encode_pointer(Pointer(current=first)))
+
+    def _write_first(self, ring_id: bytes, capacity: int, path: str) -> None:
+        seed = bytearray(secrets.token_bytes(SEED_BYTES))
+        state = new_ring(seed, capacity=capacity)
+        encoded = encode_state(state)
+        state_key = bytearray(secrets.token_bytes(sealing.STATE_KEY_BYTES))
+        try:
+            wrapped = self._wrap(ring_id, 0, state_key)
+            self._put_new(path, sealing.seal(encoded, state_key, ring_id=ring_id, epoch=0, wrapped_key=wrapped))
+        finally:
+            state.wipe()
+            for secret in (seed, encoded, state_key):
+                wipe(secret)
+
+    def _put_new(self, path: str, value: str) -> None:
+        try:
+            self._engine.put_state(path, value, expected_version=0)
+        except CheckAndSetError:
+            return  # another creator was faster; what it wrote stands
+
+    # --- replace ------------------------------------------------------------------------------------------------
+
+    def replace(
+        self,
+        loaded: LoadedRing,
+        change: Callable[[RingState], RingState],
+        *,
+        is_punctured: Callable[[RingState], bool],
+        highest_version: int = 0,
+    ) -> LoadedRing:
+        """Put `change(loaded.state)` in the state's place, and prove the old one dead. Needs the shredder's rights.
+
+        `highest_version` is the highest key version ever seen; the new state's is above it. `is_punctured` says whether a state
+        lacks what must be gone. On return `loaded.state` is wiped, and the result may already be another worker's later state.
+        On any error, load again and start over: `CheckAndSetError` when another worker was faster, `Unavailable` when it is not
+        known, `NotProvenError` when the old state could not be shown to be dead.
+        """
+        self._retire(loaded)
+        new = self._write(loaded, change, is_punctured, floor=max(highest_version, loaded.key_version))
+        self._flip(loaded, new)
+        stored = self.load(loaded.ring_id)
+        try:
+            _require_punctured(stored.state, is_punctured)
+            self._finish(stored, loaded.current)
+        except BaseException:
+            stored.state.wipe()
+            raise
+        loaded.state.wipe()
+        return stored
+
+    def resume(self, ring_id: bytes) -> LoadedRing:
+        """Finish a replacement that was interrupted after its flip, prove it, and return the state. Does no harm otherwise.
+
+        Raises as `load`, and `NotProvenError`. Needs the shredder's rights.
+        """
+        ring = self.load(ring_id)
+        try:
+            self._finish(ring, None)
+        except BaseException:
+            ring.state.wipe()
+            raise
+        return ring
+
+    def _write(
+        self,
+        loaded: LoadedRing,
+        change: Callable[[RingState], RingState],
+        is_punctured: Callable[[RingState], bool],
+        *,
+        floor: int,
+    ) -> SealedRef:
+        """Write the new state under a version above `floor`, and open it again as any reader would."""
+        encoded = _changed(loaded.state, change, is_punctured)
+        state_key = bytearray(secrets.token_bytes(sealing.STATE_KEY_BYTES))
+        try:
+            return self._write_bytes(loaded, encoded, state_key, floor)
+        finally:
+            wipe(encoded)
+            wipe(state_key)
+
+    def _write_bytes(self, loaded: LoadedRing, encoded: bytearray, state_key: bytearray, floor: int) -> SealedRef:
+        ring_id, epoch = loaded.ring_id, loaded.epoch + 1
+        wrapped = self._wrap_above(ring_id, epoch, state_key, floor)
+        ref = SealedRef(entry=sealing.new_entry(epoch), wrapped_key=wrapped)
+        value = sealing.seal(encoded, state_key, ring_id=ring_id, epoch=epoch)
+        self._engine.put_state(sealing.entry_path(ring_id, ref.entry), value, expected_version=0)
+        try:
+            read_back = self._open_bytes(ring_id, ref)
+        except REFUSED as error:
+            self._check_not_overtaken(loaded, error)
+            raise
+        same = read_back == encoded
+        wipe(read_back)
+        if not same:
+            raise NotProvenError(f"ring {ring_id.hex()}: its new state reads back as another; the old one stands")
+        return ref
+
+    def _check_not_overtaken(self, loaded: LoadedRing, error: Exception) -> None:
+        """Explain a new state that is dead before it was pointed to: another worker has trimmed past it, or deleted it."""
+        now = self._engine.get_state(self._pointer_path(loaded.ring_id))
+        if now is not None and now.version != loaded.pointer_version:
+            raise CheckAndSetError(f"ring {loaded.ring_id.hex()}: another worker replaced its state") from error
+
+    def _wrap_above(self, ring_id: bytes, epoch: int, state_key: bytearray, floor: int) -> str:
+        while True:
+            self._engine.rotate(sealing.key_name(ring_id))
+            wrapped = self._wrap(ring_id, epoch, state_key)
+            if sealing.version_of(wrapped) > floor:
+                return wrapped
+
+    def _wrap(self, ring_id: bytes, epoch: int, state_key: bytearray) -> str:
+        plaintext = Plaintext(
+            name=sealing.key_name(ring_id),
+            data=bytes(state_key),
+            associated_data=sealing.state_key_binding(ring_id, epoch),
+        )
+        return value_of(self._engine.encrypt([plaintext])[0])
+
+    def _flip(self, loaded: LoadedRing, new: SealedRef) -> None:
+        value = sealing.encode_pointer(Pointer(current=new, previous=loaded.current))
+        path = self._pointer_path(loaded.ring_id)
+        try:
+            self._engine.put_state(path, value, expected_version=loaded.pointer_version)
+        except (CheckAndSetError, Unavailable):
+            now = self._engine.get_state(path)
+            # The entry's name is random: if it stands there, the flip happened and only its answer was lost.
+            if now is None or now.value != value:
+                raise
+
+    # --- what follows a flip --------------------------------------------------------------------------------------
+
+    def _finish(self, stored: LoadedRing, replaced: SealedRef | None) -> None:
+        self._retire(stored)
+        old = {ref for ref in (replaced, stored.previous) if ref is not None}
+        self._require_refused(stored.ring_id, old)
+        self._delete_older(stored)
+
+    def _retire(self, ring: LoadedRing) -> None:
+        """Trim the versions below that of a state the pointer names, or named, and read that they are gone.
+
+        The pointer never goes back below it. Raising the minimum versions can be undone and proves nothing; trimming cannot.
+        """
+        name, version = sealing.key_name(ring.ring_id), ring.key_version
+        for _ in range(ATTEMPTS):
+            if max(self._key_info(ring.ring_id).min_available_version, 1) >= version:
+                return
+            try:
+                self._engine.set_min_versions(name, decryption=version, encryption=version)
+                self._engine.trim(name, min_available=version)
+            except InvalidInputError:
+                continue  # another worker moved the minimum versions meanwhile
+        raise NotProvenError(f"ring {ring.ring_id.hex()}: versions of its key below {version} are still available")
+
+    def _require_refused(self, ring_id: bytes, old: set[SealedRef]) -> None:
+        """Try encrypted state keys of dead states again."""
+        for outcome in self._engine.decrypt([wrapped_state_key(ring_id, ref) for ref in old]):
+            if isinstance(outcome, bytearray):
+                wipe(outcome)
+                raise NotProvenError(f"ring {ring_id.hex()}: the state key of a replaced state still opens")
+            if not isinstance(outcome, REFUSED):
+                raise outcome
+
+    def _delete_older(self, ring: LoadedRing) -> None:
+        """Delete the entries that no pointer names or ever will: those of this epoch and before, but for its own."""
+        for name in self._engine.list_state(sealing.folder(ring.ring_id)):
+            if sealing.is_entry(name) and sealing.epoch_of(name) <= ring.epoch and name != ring.current.entry:
+                self._engine.delete_state(sealing.entry_path(ring.ring_id, name))
+
+    # --- destroy ------------------------------------------------------------------------------------------------
+
+    def destroy(self, ring_id: bytes) -> None:
+        """Destroy the ring with all its keys, prove that, and delete what lies around. Idempotent. Needs the shredder's rights.
+
+        Raises `NotProvenError` when the transit key is still there, or still decrypts.
+        """
+        pointer = self._engine.get_state(self._pointer_path(ring_id))
+        name = sealing.key_name(ring_id)
+        values_of(self._engine.delete_keys([name]))
+        if value_of(self._engine.read_keys([name])[0]) is not None:
+            raise NotProvenError(f"ring {ring_id.hex()}: the engine still lists its key")
+        if pointer is not None:
+            self._require_refused(ring_id, {sealing.parse_pointer(pointer.value, accept_moved=True).current})
+            self._engine.delete_state(self._pointer_path(ring_id))
+        for entry in self._engine.list_state(sealing.folder(ring_id)):
+            self._engine.delete_state(sealing.entry_path(ring_id, entry))
+
+    # --- a new incarnation ----------------------------------------------------------------------------------------
+
+    def adopt(self, ring_id: bytes, from_incarnation: int) -> LoadedRing:
+        """Take a ring over from an earlier incarnation, after a restore; no worker of that one can move it afterwards.
+
+        Where one has already moved the old pointer to an entry that the restore took away, the state before, which the pointer keeps,
+        is taken. Idempotent. Needs the restorer's rights. Raises as `load`, and `CheckAndSetError` to be called again.
+        """
+        if self._engine.get_state(self._pointer_path(ring_id)) is None:
+            pointer = self._close_pointer(ring_id, from_incarnation)
+            self._put_new(self._pointer_path(ring_id), sealing.encode_pointer(self._usable(ring_id, pointer)))
+        ring = self.load(ring_id)
+        self._engine.delete_state(sealing.pointer_path(ring_id, from_incarnation))
+        return ring
+
+    def _close_pointer(self, ring_id: bytes, incarnation: int) -> Pointer:
+        """Mark the pointer as moved, by check-and-set: it is not read any more, and who read it before cannot flip it."""
+        path = sealing.pointer_path(ring_id, incarnation)
+        entry = self._engine.get_state(path)
+        if entry is None:
+            raise KeyMissingError(f"ring {ring_id.hex()} has no pointer in incarnation {incarnation}")
+        pointer = sealing.parse_pointer(entry.value, accept_moved=True)
+        self._engine.put_state(path, sealing.encode_pointer(pointer, moved=True), expected_version=entry.version)
+        return pointer
+
+    def _usable(self, ring_id: bytes, pointer: Pointer) -> Pointer:
+        try:
+            self._open(ring_id, pointer.current).wipe()
+        except REFUSED:
+            if pointer.previous is None:
+                raise
+            self._open(ring_id, pointer.previous).wipe()
+            return Pointer(current=pointer.previous)
+        return pointer
+
+    # --- small things -----------------------------------------------------------------------------------------------
+
+    def _key_info(self, ring_id: bytes) -> KeyInfo:
+        info = value_of(self._engine.read_keys([sealing.key_name(ring_id)])[0])
+        if info is None:
+            raise KeyMissingError(f"ring {ring_id.hex()}: its transit key is gone")
+        return info
+
+
+def _changed(
+    state: RingState, change: Callable[[RingState], RingState], is_punctured: Callable[[RingState], bool]
+) -> bytearray:
+    """Return the changed state's bytes and wipe the rest of it; raise `NotProvenError` unless it lacks what must be gone."""
+    changed = change(state)
+    try:
+        _require_punctured(changed, is_punctured)
+        return encode_state(changed)
+    finally:
+        if changed is not state:
+            changed.wipe()
+
+
+def _require_punctured(state: RingState, is_punctured: Callable[[RingState], bool]) -> None:
+    if not is_punctured(state):
+        raise NotProvenError("the state that takes a ring's place is not punctured as asked; nothing was trimmed")

@@ -1,0 +1,161 @@
+"""Rings for tests: made, read and shredded, and the history of everything that was ever stored of one."""
+
+import secrets
+from collections.abc import Callable, Iterator
+
+from keyvault.custody import ring_sealing as sealing
+from keyvault.custody.ring_sealing import LoadedRing, SealedRef
+from keyvault.custody.ring_state import RingStates
+from keyvault.errors import (
+    CheckAndSetError,
+    CiphertextRefusedError,
+    DecryptionFailedError,
+    KeyMissingError,
+    PuncturedError,
+)
+from keyvault.puncture_state import RingState, parse_state
+from keyvault.testing import faulty_engine
+from keyvault.transit.base import Ciphertext, KeyInfo, TransitEngine
+
+CAPACITY = 8
+SCOPE_ID = bytes(16)
+Shares = dict[int, bytes | None]
+
+
+def share(state: RingState, slot: int) -> bytes | None:
+    try:
+        node = state.derive(slot)
+    except PuncturedError:
+        return None
+    return bytes(node.share(SCOPE_ID))
+
+
+def shares(state: RingState) -> Shares:
+    return {slot: share(state, slot) for slot in range(state.capacity)}
+
+
+def stored_shares(states: RingStates, ring_id: bytes) -> Shares:
+    return shares(states.load(ring_id).state)
+
+
+def without(before: Shares, *slots: int) -> Shares:
+    return {slot: None if slot in slots else value for slot, value in before.items()}
+
+
+def replace(states: RingStates, loaded: LoadedRing, *slots: int, highest: int = 0) -> LoadedRing:
+    return states.replace(
+        loaded,
+        lambda state: state.puncture_slots(slots),
+        is_punctured=lambda state: set(slots) <= set(state.punctured),
+        highest_version=highest,
+    )
+
+
+def shred(states: RingStates, ring_id: bytes, *slots: int) -> LoadedRing:
+    """Replace, starting over as often as another worker was faster."""
+    while True:
+        try:
+            return replace(states, states.load(ring_id), *slots)
+        except CheckAndSetError:
+            continue
+
+
+def new_ring(engine: TransitEngine, incarnation: int = 1) -> tuple[RingStates, bytes, Shares]:
+    states, ring_id = RingStates(engine, incarnation), secrets.token_bytes(16)
+    states.create(ring_id, CAPACITY)
+    return states, ring_id, stored_shares(states, ring_id)
+
+
+def entries(engine: TransitEngine, ring_id: bytes) -> list[str]:
+    return engine.list_state(sealing.folder(ring_id))
+
+
+def info(engine: TransitEngine, ring_id: bytes) -> KeyInfo:
+    (found,) = engine.read_keys([sealing.key_name(ring_id)])
+    assert isinstance(found, KeyInfo)
+    return found
+
+
+class History:
+    """Everything that was ever stored through an engine: what an attacker with every backup has."""
+
+    def __init__(self, engine: TransitEngine) -> None:
+        self.engine = engine
+        self.stored: list[tuple[str, str]] = []
+        original = engine.put_state
+
+        def put_state(path: str, value: str, *, expected_version: int) -> int:
+            version = original(path, value, expected_version=expected_version)
+            self.stored.append((path, value))
+            return version
+
+        engine.put_state = put_state  # type: ignore[method-assign]
+
+    def derivable(self, ring_id: bytes) -> set[bytes]:
+        """Return all shares that every stored state gives, opened by every stored state key that the engine still decrypts."""
+        values = [value for path, value in self.stored if path.startswith(sealing.folder(ring_id))]
+        return {
+            found
+            for ref, state_key in self._state_keys(ring_id)
+            for value in values
+            for found in self._try(value, state_key, ring_id, ref.epoch)
+        }
+
+    def _state_keys(self, ring_id: bytes) -> Iterator[tuple[SealedRef, bytearray]]:
+        for ref in self._refs(ring_id):
+            item = Ciphertext(
+                name=sealing.key_name(ring_id),
+                text=ref.wrapped_key,
+                associated_data=sealing.state_key_binding(ring_id, ref.epoch),
+            )
+            (opened,) = self.engine.decrypt([item])
+            if isinstance(opened, bytearray):
+                yield ref, opened
+            else:
+                assert isinstance(opened, KeyMissingError | CiphertextRefusedError)
+
+    def _refs(self, ring_id: bytes) -> set[SealedRef]:
+        found = set()
+        for path, value in self.stored:
+            if path.startswith(f"pointer/{ring_id.hex()}-"):
+                pointer = sealing.parse_pointer(value, accept_moved=True)
+                found |= {ref for ref in (pointer.current, pointer.previous) if ref is not None}
+            elif path.startswith(sealing.folder(ring_id)) and value.count("\n") > 1:
+                found.add(SealedRef(entry=path.rpartition("/")[2], wrapped_key=sealing.first_wrapped_key(value)))
+        return found
+
+    @staticmethod
+    def _try(value: str, state_key: bytearray, ring_id: bytes, epoch: int) -> set[bytes]:
+        try:
+            encoded = sealing.unseal(value, state_key, ring_id=ring_id, epoch=epoch)
+        except DecryptionFailedError:
+            return set()
+        return {found for found in shares(parse_state(encoded)).values() if found}
+
+
+class DiedError(BaseException):
+    """What a test's worker dies of."""
+
+
+def die() -> None:
+    raise DiedError
+
+
+def hooked(engine: TransitEngine, at: int, action: Callable[[], object]) -> tuple[TransitEngine, list[str]]:
+    """Return the engine with `action` run inside its `at`-th step, counted from 1, and the list of steps so far."""
+    steps: list[str] = []
+
+    def hook(step: str) -> None:
+        steps.append(step)
+        if len(steps) == at:
+            action()
+
+    return faulty_engine(engine, hook), steps
+
+
+def at_every_step(run: Callable[[int], list[str]]) -> list[str]:
+    """Call `run` for step 1, 2 and so on until it took fewer steps than that; return the steps of the last, undisturbed run."""
+    at = 1
+    while len(steps := run(at)) >= at:
+        at += 1
+    return steps
