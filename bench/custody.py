@@ -94,7 +94,12 @@ def data_key_rows(home: TestHome, server: VaultServer) -> list[Row]:
     return [
         compared(name, "/s", rate, rival=("concurrent HTTP to datakey", KEYS / theirs), bar=0.5, command=COMMAND),
         compared(
-            f"{name}, against a loop", "/s", rate, rival=("sequential loop over hvac", len(keys) / loop), bar=2, command=COMMAND
+            f"{name}, against a loop",
+            "/s",
+            rate,
+            rival=("sequential loop over hvac", len(keys) / loop),
+            bar=2,
+            command=COMMAND,
         ),
     ]
 
