@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import version
 
 from sqlalchemy.engine import Connection
 
 from keyvault.custody.base import Proof
-from keyvault.errors import KeyVaultError, NotProvenError
+from keyvault.errors import KeyVaultError, NotProvenError, PermissionDeniedError, Unavailable
 from keyvault.events import EventType, b64, instant, make_event
 from keyvault.home import Home
 from keyvault.scopes import KIND_RULES
@@ -46,17 +46,18 @@ def finish(home: Home, destruction: Destruction, rows: Sequence[ScopeRow]) -> li
     stamp(home, destruction.id)
     with audit_event(destruction.fence_event):
         proofs = _erase_and_prove(home, rows)
-    proven = [row for row in rows if isinstance(proofs[row.id], Proof)]
+    proven = {row.id: proof for row in rows if isinstance(proof := proofs[row.id], Proof)}
     failed = {row.id: proof for row in rows if isinstance(proof := proofs[row.id], KeyVaultError)}
     at = home.clock.now()
     acknowledged = home.database.write(lambda connection: _acknowledge(home, connection, destruction, proven, at))
     if failed:
-        failed = _still_pending(home, failed)
+        acknowledged |= _destroyed_meanwhile(home, failed)
+        failed = {scope: error for scope, error in failed.items() if scope not in acknowledged}
         home.database.write(lambda connection: _report_failure(connection, destruction, rows, failed, at))
     return [
         Outcome(scope_id=row.id, error=failed[row.id])
         if row.id in failed
-        else Outcome(scope_id=row.id, at=acknowledged.get(row.id, at))
+        else Outcome(scope_id=row.id, at=acknowledged[row.id])
         for row in rows
     ]
 
@@ -74,21 +75,23 @@ def _erase_and_prove(home: Home, rows: Sequence[ScopeRow]) -> dict[bytes, Proof 
             # Always before the proof: an engine calls the key of an interrupted deletion absent while its archive is there.
             erased = custody.erase(some)
             for row, done, proof in zip(some, erased, custody.prove(some), strict=True):
-                proofs[row.id] = proof if done is None or isinstance(proof, Proof) else done
+                # A deletion that failed may have left the archive, and no proof can see that.
+                proofs[row.id] = proof if done is None else done
     unknown = NotProvenError("the scope's custody is not available in this home")
     return {row.id: proofs.get(row.id, unknown) for row in rows}
 
 
 def _worth_another(proofs: Mapping[bytes, Proof | KeyVaultError]) -> bool:
-    """Try again only where nothing but another run stood in the way."""
-    return not proofs or any(isinstance(proof, NotProvenError) for proof in proofs.values())
+    """Try again where another run may have stood in the way; not where the engine is down or the role may not."""
+    hopeless = (Proof, Unavailable, PermissionDeniedError)
+    return not proofs or any(not isinstance(proof, hopeless) for proof in proofs.values())
 
 
 def _acknowledge(
-    home: Home, connection: Connection, destruction: Destruction, proven: Sequence[ScopeRow], at: datetime
+    home: Home, connection: Connection, destruction: Destruction, proven: Mapping[bytes, Proof], at: datetime
 ) -> dict[bytes, datetime]:
     """Mark as destroyed what no other run has marked, with one event; return when each was destroyed."""
-    locked = scope_store.by_id(connection, [row.id for row in proven], lock=True)
+    locked = scope_store.by_id(connection, proven, lock=True)
     mine = [row for row in locked.values() if row.state is KeyState.DEACTIVATED]
     earlier = {row.id: row.destroyed_at for row in locked.values() if row.destroyed_at is not None}
     if not mine:
@@ -100,6 +103,7 @@ def _acknowledge(
     others = [row.id for row in mine if not KIND_RULES[row.kind].names_person]
     scope_store.change_state(connection, people, before=[KeyState.DEACTIVATED], after=target, salt=None, **gone)
     scope_store.change_state(connection, others, before=[KeyState.DEACTIVATED], after=target, **gone)
+    (proof,) = {proven[row.id] for row in mine}  # one custody proves in one way
     payload = {
         "destroy_id": b64(destruction.id),
         "fence": destruction.fence_event,
@@ -109,17 +113,17 @@ def _acknowledge(
         "horizon": instant(horizon),
         "custody": sorted({home.custodies[row.custody].name for row in mine}),
         "engine": home.engine.kind,
-        "proof": {"key": "absent", "retained_ciphertext": "refused"},
+        "proof": asdict(proof),
         "tool": f"{TOOL} {version(TOOL)}",
     }
     outbox.append(connection, [make_event(EventType.KEY_DESTROYED, payload, at=at)])
     return earlier | {row.id: at for row in mine}
 
 
-def _still_pending(home: Home, failed: Mapping[bytes, KeyVaultError]) -> dict[bytes, KeyVaultError]:
-    """Leave out what another run has proven and acknowledged meanwhile."""
+def _destroyed_meanwhile(home: Home, failed: Mapping[bytes, KeyVaultError]) -> dict[bytes, datetime]:
+    """Return what another run has proven and acknowledged meanwhile, and when."""
     rows = home.database.read(lambda connection: scope_store.by_id(connection, failed))
-    return {scope: error for scope, error in failed.items() if rows[scope].state is not KeyState.DESTROYED}
+    return {row.id: row.destroyed_at for row in rows.values() if row.destroyed_at is not None}
 
 
 def _report_failure(

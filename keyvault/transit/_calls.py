@@ -21,6 +21,7 @@ from keyvault.errors import (
     InvalidInputError,
     KeyMissingError,
     KeyVaultError,
+    NotProvenError,
     PermissionDeniedError,
     TransitError,
     Unavailable,
@@ -49,6 +50,8 @@ _ERRORS_BY_TEXT: tuple[tuple[type[KeyVaultError], tuple[str, ...]], ...] = (
         ),
     ),
     (CheckAndSetError, ("check-and-set parameter did not match",)),
+    # It was allowed just before: another run has deleted the key meanwhile and made it anew, to delete what may be left of it.
+    (NotProvenError, ("deletion is not allowed for this key",)),
     (
         InvalidInputError,
         ("min decryption version", "min encryption version", "min encryption/decryption", "minimum available version"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from keyvault.errors import (
     DestructionPausedError,
     InvalidInputError,
     InvalidScopeError,
+    KeyVaultError,
     NotProvenError,
     ScopeDestroyedError,
     ScopeFencedError,
@@ -32,6 +33,7 @@ from keyvault.store import scopes as scope_store
 from keyvault.store.scopes import ScopeRow
 from keyvault.store.tables import certificate_openings
 from keyvault.testing import ManualClock, faulty_engine
+from keyvault.transit.base import TransitEngine
 from shredder import fence
 from shredder.destroy import Destroyer, PlanItem, PlannedAction
 from tests.homes import TestHome, vault_home
@@ -206,6 +208,27 @@ def test_a_key_that_is_still_there_is_not_called_destroyed(home: TestHome, monke
         assert row_of(opened, PERSON).state is KeyState.DEACTIVATED
         failed = [event for event in events(opened) if event["type"] == "destroy.failed"]
         assert [event["errors"] for event in failed] == [["NotProvenError"]]
+        monkeypatch.undo()
+        assert Destroyer(opened).finish_pending()[0].error is None
+
+
+def test_a_deletion_that_failed_is_no_destruction_although_the_key_reads_absent(
+    home: TestHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted deletion leaves the archive behind a key that the engine calls absent: only erasing again finishes it."""
+    create(home, PERSON)
+    with home.opened() as opened:
+        delete_keys = type(opened.engine).delete_keys
+
+        def interrupted(engine: TransitEngine, names: Sequence[str]) -> list[KeyVaultError]:
+            delete_keys(engine, names)
+            return [Unavailable("the answer was lost") for _ in names]
+
+        monkeypatch.setattr(type(opened.engine), "delete_keys", interrupted)
+        outcome = Destroyer(opened).destroy([PERSON], ticket="T-1", requested_by="tester")[0]
+        assert isinstance(outcome.error, Unavailable)
+        assert row_of(opened, PERSON).state is KeyState.DEACTIVATED
+        assert "key.destroyed" not in {event["type"] for event in events(opened)}
         monkeypatch.undo()
         assert Destroyer(opened).finish_pending()[0].error is None
 

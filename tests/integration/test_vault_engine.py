@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from keyvault.errors import ConfigurationError, InvalidInputError, TransitError
+from keyvault.errors import ConfigurationError, InvalidInputError, NotProvenError, TransitError
 from keyvault.transit.base import Ciphertext, EngineDataKey, Plaintext, audit_event
 from keyvault.transit.hashicorp import HashicorpEngine, TokenCredentials, VaultSettings
 from keyvault.vault_setup import set_up_vault
@@ -101,6 +101,26 @@ def test_keys_are_neither_exportable_nor_open_to_backup(
     key = vault_server.request("GET", f"{settings.transit_mount}/keys/{name}")["data"]
     assert (key["type"], key["exportable"], key["allow_plaintext_backup"]) == ("aes256-gcm96", False, False)
     assert key["derived"] is False
+
+
+def test_a_key_that_another_run_made_anew_meanwhile_is_not_proven_gone(
+    engine: HashicorpEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs at one key: one deletes it and makes it anew, to delete what may be left, after the other was allowed to delete."""
+    name = f"k{secrets.token_hex(6)}"
+    engine.create_keys([name])
+    allow = engine._transit.update_key_configuration
+
+    def overtaken(**arguments: Any) -> Any:
+        answer = allow(**arguments)
+        engine._transit.delete_key(name=arguments["name"], mount_point=arguments["mount_point"])
+        engine.create_keys([name])
+        return answer
+
+    monkeypatch.setattr(engine._transit, "update_key_configuration", overtaken)
+    assert [type(result) for result in engine.delete_keys([name])] == [NotProvenError]
+    monkeypatch.undo()
+    assert engine.delete_keys([name]) == [None]
 
 
 def test_deleting_again_removes_what_an_interrupted_deletion_left(new_vault: Callable[..., VaultServer]) -> None:
