@@ -107,7 +107,7 @@ def check_scope_id(scope_id: bytes) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EntryRef:
-    """Where an entry is and what opens it: the ring's epoch in which it was written, 8 random bytes, and its key (32 bytes).
+    """Where an entry is and what opens it: the ring's epoch for which it was written, 8 bytes of name, and its key (32 bytes).
 
     One key seals one entry, once. Raises `InvalidFormatError` outside these bounds.
     """

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keyvault.errors import DecryptionFailedError, InvalidFormatError, InvalidInputError, KeyMissingError
 from keyvault.formats import NONCE_BYTES, TAG_BYTES, Bytes, labelled
+from keyvault.puncture_records import EntryRef
 from keyvault.puncture_state import RingState
 
 RING_ID_BYTES = 16
@@ -33,6 +34,7 @@ _MOVED_MARK = "keyvault-ring-moved/1"
 _STATE_LABEL = b"keyvault/ring/state/1"
 _STATE_KEY_LABEL = b"keyvault/ring/state-key/1"
 _ENTRY_NAME = re.compile(r"0|([1-9][0-9]{0,17})-[0-9a-f]{32}", re.ASCII)
+_RECORD_ENTRY_NAME = re.compile(r"r(0|[1-9][0-9]{0,19})-([0-9a-f]{16})", re.ASCII)
 _WRAPPED = re.compile(r"[a-z]+:v([1-9][0-9]{0,8}):[A-Za-z0-9+/=]+", re.ASCII)
 
 
@@ -142,6 +144,29 @@ def epoch_of(entry: str) -> int:
     if match is None:
         raise InvalidFormatError("not the name of a ring state's entry")
     return int(match[1] or 0)
+
+
+def record_entry(ref: EntryRef) -> str:
+    """Return the name of the entry that `ref` refers to, which holds records of a scope: `r`, the epoch, and the name in hex."""
+    return f"r{ref.epoch}-{ref.name.hex()}"
+
+
+def record_entry_path(ring_id: bytes, ref: EntryRef) -> str:
+    """Return the path of a record entry; raises as `key_name`."""
+    return entry_path(ring_id, record_entry(ref))
+
+
+def is_record_entry(name: str) -> bool:
+    """Tell the record entries from what else lies in the ring's folder."""
+    return _RECORD_ENTRY_NAME.fullmatch(name) is not None
+
+
+def parse_record_entry(name: str) -> tuple[int, bytes]:
+    """Return the epoch and the 8 bytes in a record entry's name; raise `InvalidFormatError` for another name."""
+    match = _RECORD_ENTRY_NAME.fullmatch(name)
+    if match is None:
+        raise InvalidFormatError("not the name of an entry with records")
+    return int(match[1]), bytes.fromhex(match[2])
 
 
 def version_of(wrapped_key: str) -> int:
