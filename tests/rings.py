@@ -1,8 +1,11 @@
 """Rings for tests: made, read and shredded, and the history of everything that was ever stored of one."""
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
+from keyvault import puncture_records
+from keyvault.custody import ring_record_sealing as record_sealing
 from keyvault.custody import ring_sealing as sealing
 from keyvault.custody.ring_sealing import LoadedRing, SealedRef
 from keyvault.custody.ring_state import RingStates
@@ -13,6 +16,7 @@ from keyvault.errors import (
     KeyMissingError,
     PuncturedError,
 )
+from keyvault.puncture import Frontier
 from keyvault.puncture_state import RingState, parse_state
 from keyvault.testing import faulty_engine
 from keyvault.transit.base import Ciphertext, KeyInfo, TransitEngine
@@ -20,6 +24,16 @@ from keyvault.transit.base import Ciphertext, KeyInfo, TransitEngine
 CAPACITY = 8
 SCOPE_ID = bytes(16)
 Shares = dict[int, bytes | None]
+
+
+def scope_id(slot: int) -> bytes:
+    """Return the id that a scope in this slot has in tests of records."""
+    return b"scope in %07d" % slot
+
+
+def gives(records: Frontier, tag: bytes) -> bool:
+    leaf = puncture_records.leaf_of(tag)
+    return records.first <= leaf < records.end and leaf not in records.punctured
 
 
 def share(state: RingState, slot: int) -> bytes | None:
@@ -45,7 +59,7 @@ def without(before: Shares, *slots: int) -> Shares:
 def replace(states: RingStates, loaded: LoadedRing, *slots: int, highest: int = 0) -> LoadedRing:
     return states.replace(
         loaded,
-        lambda state: state.puncture_slots(slots),
+        lambda state, _epoch: state.puncture_slots(slots),
         is_punctured=lambda state: set(slots) <= set(state.punctured),
         highest_version=highest,
     )
@@ -93,13 +107,43 @@ class History:
 
     def derivable(self, ring_id: bytes) -> set[bytes]:
         """Return all shares that every stored state gives, opened by every stored state key that the engine still decrypts."""
-        values = [value for path, value in self.stored if path.startswith(sealing.folder(ring_id))]
-        return {
-            found
-            for ref, state_key in self._state_keys(ring_id)
-            for value in values
-            for found in self._try(value, state_key, ring_id, ref.epoch)
-        }
+        return {found for state in self._states(ring_id) for found in shares(state).values() if found}
+
+    def derivable_records(self, ring_id: bytes, slot: int, tags: Iterable[bytes]) -> set[bytes]:
+        """Return the tags whose records' keys every such state gives, with every record entry that was ever stored."""
+        entries = {path: value for path, value in self.stored if path.startswith(f"{sealing.folder(ring_id)}/r")}
+        parts = [part for state in self._states(ring_id) for part in self._record_parts(state, ring_id, slot, entries)]
+        return {tag for tag in tags for part in parts if gives(part, tag)}
+
+    def _record_parts(self, state: RingState, ring_id: bytes, slot: int, entries: dict[str, str]) -> Iterator[Frontier]:
+        try:
+            records = state.derive(slot).records
+        except PuncturedError:
+            return
+        if isinstance(records, bytearray):
+            yield puncture_records.new_records(records)
+            return
+        refs = [records]
+        while refs:
+            ref = refs.pop()
+            path = sealing.record_entry_path(ring_id, ref)
+            encoded = record_sealing.unseal(entries[path], ref, ring_id=ring_id, scope_id=scope_id(slot))
+            if encoded.startswith(puncture_records.INDEX_MAGIC):
+                refs += [chunk.ref for chunk in puncture_records.parse_index(encoded).chunks]
+            else:
+                yield puncture_records.parse_frontier(encoded)
+
+    def _states(self, ring_id: bytes) -> Iterator[RingState]:
+        """Give every stored state, opened by every stored state key that the engine still decrypts."""
+        values = [
+            value
+            for path, value in self.stored
+            if path.startswith(f"{sealing.folder(ring_id)}/") and sealing.is_entry(path.rpartition("/")[2])
+        ]
+        for ref, state_key in self._state_keys(ring_id):
+            for value in values:
+                with suppress(DecryptionFailedError):
+                    yield parse_state(sealing.unseal(value, state_key, ring_id=ring_id, epoch=ref.epoch))
 
     def _state_keys(self, ring_id: bytes) -> Iterator[tuple[SealedRef, bytearray]]:
         for ref in self._refs(ring_id):
@@ -120,17 +164,9 @@ class History:
             if path.startswith(f"pointer/{ring_id.hex()}-"):
                 pointer = sealing.parse_pointer(value, accept_moved=True)
                 found |= {ref for ref in (pointer.current, pointer.previous) if ref is not None}
-            elif path.startswith(sealing.folder(ring_id)) and value.count("\n") > 1:
+            elif path == sealing.entry_path(ring_id, sealing.FIRST_ENTRY):
                 found.add(SealedRef(entry=path.rpartition("/")[2], wrapped_key=sealing.first_wrapped_key(value)))
         return found
-
-    @staticmethod
-    def _try(value: str, state_key: bytearray, ring_id: bytes, epoch: int) -> set[bytes]:
-        try:
-            encoded = sealing.unseal(value, state_key, ring_id=ring_id, epoch=epoch)
-        except DecryptionFailedError:
-            return set()
-        return {found for found in shares(parse_state(encoded)).values() if found}
 
 
 class DiedError(BaseException):
@@ -153,9 +189,12 @@ def hooked(engine: TransitEngine, at: int, action: Callable[[], object]) -> tupl
     return faulty_engine(engine, hook), steps
 
 
-def at_every_step(run: Callable[[int], list[str]]) -> list[str]:
-    """Call `run` for step 1, 2 and so on until it took fewer steps than that; return the steps of the last, undisturbed run."""
+def at_every_step(run: Callable[[int], list[str]], *, stride: int = 1) -> list[str]:
+    """Call `run` for step 1, 2 and so on until it took fewer steps than that; return the steps of the last, undisturbed run.
+
+    A `stride` of 2 leaves out the moments after each call: where nothing else is at work they are those before the next.
+    """
     at = 1
     while len(steps := run(at)) >= at:
-        at += 1
+        at += stride
     return steps

@@ -9,6 +9,9 @@ Two rules carry the protocol, whatever dies, waits or loses an answer:
 - **Dead once acknowledged.** The state key's ciphertext is stored nowhere but in the pointer. A flip overwrites the one before
   (kept there as *previous*, to be tried again) and trimming kills it; what other workers wrote and never pointed to has no key.
 
+Record entries (`keyvault.custody.ring_records`) follow both: they are written before the state that alone holds their keys, seen to be
+there before anything is trimmed, and deleted after that when the stored state does not reach them.
+
 The order is that of docs/adr/0013-ring-state-protocol.md, which has each step's failures in a table.
 """
 
@@ -19,6 +22,7 @@ from collections.abc import Callable
 
 from keyvault.custody import ring_sealing as sealing
 from keyvault.custody.ring_reading import ATTEMPTS, REFUSED, RingReader, wrapped_state_key
+from keyvault.custody.ring_records import collect_records, require_records
 from keyvault.custody.ring_sealing import LoadedRing, Pointer, RingHandle, SealedRef
 from keyvault.errors import (
     CheckAndSetError,
@@ -33,6 +37,9 @@ from keyvault.puncture import SEED_BYTES
 from keyvault.puncture_state import RingState, encode_state, new_ring
 from keyvault.results import value_of, values_of
 from keyvault.transit.base import KeyInfo, Plaintext
+
+Change = Callable[[RingState, int], RingState]
+"""Returns a new state in the place of one, given the epoch that the new one will have; may write record entries for it."""
 
 
 class RingStates(RingReader):
@@ -104,15 +111,16 @@ class RingStates(RingReader):
     def replace(
         self,
         loaded: LoadedRing,
-        change: Callable[[RingState], RingState],
+        change: Change,
         *,
         is_punctured: Callable[[RingState], bool],
         highest_version: int = 0,
     ) -> LoadedRing:
-        """Put `change(loaded.state)` in the state's place, and prove the old one dead. Needs the shredder's rights.
+        """Put `change(loaded.state, epoch)` in the state's place, and prove the old one dead. Needs the shredder's rights.
 
+        `epoch` is the new state's; `change` may write the records of scopes for it (`keyvault.custody.ring_records.erase_records`).
         `highest_version` is the highest key version ever seen; the new state's is above it. `is_punctured` says whether a state
-        lacks what must be gone. On return `loaded.state` is wiped, and the result may already be another worker's later state.
+        lacks what must be gone, and may read its records. On return `loaded.state` is wiped, and the result may already be another worker's later state.
         On any error, load again and start over: `CheckAndSetError` when another worker was faster, `Unavailable` when it is not
         known, `NotProvenError` when the old state could not be shown to be dead.
         """
@@ -121,7 +129,7 @@ class RingStates(RingReader):
         self._flip(loaded, new)
         stored = self.load(loaded.ring_id)
         try:
-            _require_punctured(stored.state, is_punctured)
+            self._check_stored(stored, is_punctured)
             self._finish(stored, loaded.current)
         except BaseException:
             stored.state.wipe()
@@ -145,13 +153,17 @@ class RingStates(RingReader):
     def _write(
         self,
         loaded: LoadedRing,
-        change: Callable[[RingState], RingState],
+        change: Change,
         is_punctured: Callable[[RingState], bool],
         *,
         floor: int,
     ) -> SealedRef:
         """Write the new state under a version above `floor`, and open it again as any reader would."""
-        encoded = _changed(loaded.state, change, is_punctured)
+        try:
+            encoded = _changed(loaded, change, is_punctured)
+        except KeyMissingError as error:
+            self._check_not_overtaken(loaded, error)
+            raise
         state_key = bytearray(secrets.token_bytes(sealing.STATE_KEY_BYTES))
         try:
             return self._write_bytes(loaded, encoded, state_key, floor)
@@ -176,8 +188,15 @@ class RingStates(RingReader):
             raise NotProvenError(f"ring {ring_id.hex()}: its new state reads back as another; the old one stands")
         return ref
 
+    def _check_stored(self, stored: LoadedRing, is_punctured: Callable[[RingState], bool]) -> None:
+        try:
+            _require_punctured(stored.state, is_punctured)
+        except KeyMissingError as error:
+            self._check_not_overtaken(stored, error)
+            raise
+
     def _check_not_overtaken(self, loaded: LoadedRing, error: Exception) -> None:
-        """Explain a new state that is dead before it was pointed to: another worker has trimmed past it, or deleted it."""
+        """Explain entries that cannot be read any more: another worker has trimmed past them, or collected them."""
         now = self._engine.get_state(self._pointer_path(loaded.ring_id))
         if now is not None and now.version != loaded.pointer_version:
             raise CheckAndSetError(f"ring {loaded.ring_id.hex()}: another worker replaced its state") from error
@@ -219,18 +238,28 @@ class RingStates(RingReader):
     def _retire(self, ring: LoadedRing) -> None:
         """Trim the versions below that of a state the pointer names, or named, and read that they are gone.
 
-        The pointer never goes back below it. Raising the minimum versions can be undone and proves nothing; trimming cannot.
+        The pointer never goes back below it. Raising the minimum versions can be undone and proves nothing; trimming cannot. Before
+        that, the state's own record entries are seen to be there: the state before is what is left of a ring without them.
         """
         name, version = sealing.key_name(ring.ring_id), ring.key_version
         for _ in range(ATTEMPTS):
-            if max(self._key_info(ring.ring_id).min_available_version, 1) >= version:
+            if self._is_retired(ring):
                 return
+            try:
+                require_records(self._engine, ring.ring_id, ring.state, ring.epoch)
+            except KeyMissingError:
+                if self._is_retired(ring):
+                    return  # another worker came past this state, and collected what it alone had reached
+                raise
             try:
                 self._engine.set_min_versions(name, decryption=version, encryption=version)
                 self._engine.trim(name, min_available=version)
             except InvalidInputError:
                 continue  # another worker moved the minimum versions meanwhile
         raise NotProvenError(f"ring {ring.ring_id.hex()}: versions of its key below {version} are still available")
+
+    def _is_retired(self, ring: LoadedRing) -> bool:
+        return max(self._key_info(ring.ring_id).min_available_version, 1) >= ring.key_version
 
     def _require_refused(self, ring_id: bytes, old: set[SealedRef]) -> None:
         """Try encrypted state keys of dead states again."""
@@ -242,10 +271,16 @@ class RingStates(RingReader):
                 raise outcome
 
     def _delete_older(self, ring: LoadedRing) -> None:
-        """Delete the entries that no pointer names or ever will: those of this epoch and before, but for its own."""
-        for name in self._engine.list_state(sealing.folder(ring.ring_id)):
+        """Delete the entries that no pointer names or ever will: those of this epoch and before, but for its own.
+
+        The same of record entries, which its state does not reach.
+        """
+        names = self._engine.list_state(sealing.folder(ring.ring_id))
+        for name in names:
             if sealing.is_entry(name) and sealing.epoch_of(name) <= ring.epoch and name != ring.current.entry:
                 self._engine.delete_state(sealing.entry_path(ring.ring_id, name))
+        if any(sealing.is_record_entry(name) for name in names):
+            collect_records(self._engine, ring.ring_id, ring.state, ring.epoch)
 
     # --- destroy ------------------------------------------------------------------------------------------------
 
@@ -292,13 +327,26 @@ class RingStates(RingReader):
 
     def _usable(self, ring_id: bytes, pointer: Pointer) -> Pointer:
         try:
-            self._open(ring_id, pointer.current).wipe()
+            self._check_whole(ring_id, pointer.current)
         except REFUSED:
             if pointer.previous is None:
                 raise
+        else:
+            return pointer
+        try:
             self._open(ring_id, pointer.previous).wipe()
-            return Pointer(current=pointer.previous)
-        return pointer
+        except REFUSED:
+            self._open(ring_id, pointer.current).wipe()  # better a ring whose records are lost than none
+            return pointer
+        return Pointer(current=pointer.previous)
+
+    def _check_whole(self, ring_id: bytes, ref: SealedRef) -> None:
+        """Raise one of `REFUSED` where a state, or what was written of records for it, was taken away."""
+        state = self._open(ring_id, ref)
+        try:
+            require_records(self._engine, ring_id, state, ref.epoch)
+        finally:
+            state.wipe()
 
     # --- small things -----------------------------------------------------------------------------------------------
 
@@ -309,16 +357,14 @@ class RingStates(RingReader):
         return info
 
 
-def _changed(
-    state: RingState, change: Callable[[RingState], RingState], is_punctured: Callable[[RingState], bool]
-) -> bytearray:
+def _changed(loaded: LoadedRing, change: Change, is_punctured: Callable[[RingState], bool]) -> bytearray:
     """Return the changed state's bytes and wipe the rest of it; raise `NotProvenError` unless it lacks what must be gone."""
-    changed = change(state)
+    changed = change(loaded.state, loaded.epoch + 1)
     try:
         _require_punctured(changed, is_punctured)
         return encode_state(changed)
     finally:
-        if changed is not state:
+        if changed is not loaded.state:
             changed.wipe()
 
 

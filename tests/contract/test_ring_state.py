@@ -267,7 +267,7 @@ def test_a_change_that_does_not_puncture_leaves_everything_as_it_was(engine: Tra
     states, ring_id, before = new_ring(engine)
     loaded = states.load(ring_id)
     with pytest.raises(NotProvenError):
-        states.replace(loaded, lambda state: state, is_punctured=lambda state: 3 in state.punctured)
+        states.replace(loaded, lambda state, _: state, is_punctured=lambda state: 3 in state.punctured)
     assert shares(loaded.state) == stored_shares(states, ring_id) == before
     assert entries(engine, ring_id) == ["0"]
     assert info(engine, ring_id).latest_version == 1
@@ -280,7 +280,7 @@ def test_a_change_that_fails_still_finishes_the_replacement_before_it(engine: Tr
         shred(RingStates(dying, 1), ring_id, 3)
     assert info(engine, ring_id).min_available_version <= 1
     with pytest.raises(NotProvenError):
-        states.replace(states.load(ring_id), lambda state: state, is_punctured=lambda _: False)
+        states.replace(states.load(ring_id), lambda state, _: state, is_punctured=lambda _: False)
     assert info(engine, ring_id).min_available_version == 2
     assert stored_shares(states, ring_id) == without(before, 3)
 
@@ -290,7 +290,7 @@ def test_nothing_is_trimmed_while_the_stored_state_is_not_punctured(engine: Tran
     answers = iter([True, False])
     with pytest.raises(NotProvenError, match="nothing was trimmed"):
         states.replace(
-            states.load(ring_id), lambda state: state.puncture_slots([3]), is_punctured=lambda _: next(answers)
+            states.load(ring_id), lambda state, _: state.puncture_slots([3]), is_punctured=lambda _: next(answers)
         )
     assert info(engine, ring_id).min_available_version <= 1
     assert stored_shares(states, ring_id) == without(before, 3)
