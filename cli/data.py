@@ -31,7 +31,9 @@ _force = click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option(
     "--scope", "scopes", multiple=True, required=True, metavar="NAME", help="A scope's name; repeat for several."
 )
-@click.option("--record", metavar="ID", help="One record of the scope (ring custody only).")
+@click.option(
+    "--record", metavar="ID", help="One record of the account-month, with a key of its own (ring custody only)."
+)
 @_purpose
 @_context
 @_force
@@ -133,7 +135,7 @@ def _check_scopes(home: Home, names: Sequence[str], *, purpose: str | None, reco
     """Refuse before any scope is made: one bad name among several must not leave the others behind."""
     from keyvault.errors import PurposeNotAllowedError, RecordsNotSupportedError
     from keyvault.results import caught
-    from keyvault.scopes import Scope, check_creatable
+    from keyvault.scopes import Scope, ScopeKind, check_creatable
     from keyvault.wrapped import MAX_SCOPES
 
     for scope in values_or_first_error([caught(Scope.parse, name) for name in names]):
@@ -142,10 +144,13 @@ def _check_scopes(home: Home, names: Sequence[str], *, purpose: str | None, reco
             raise PurposeNotAllowedError(
                 f"the policy allows no key of a {scope.kind} scope for the purpose {purpose!r}"
             )
-    if record is not None and home.custody.name == "dedicated":
+    if record is not None and not home.custody.holds_records:
         raise RecordsNotSupportedError(
-            "dedicated custody has no keys for single records: seal under the account-month alone, without --record"
+            "dedicated custody has no keys for single records: seal under the account-month alone, without --record, or use a home "
+            "with ring custody"
         )
+    if record is not None and not any(name.startswith(f"{ScopeKind.COMMUNICATIONS}/") for name in names):
+        raise RecordsNotSupportedError("only account-months have records with keys of their own: name the record's")
     if len(set(names)) != len(names) or len(names) > MAX_SCOPES:
         raise click.UsageError(f"--scope names 1 to {MAX_SCOPES} different scopes")
 

@@ -29,35 +29,56 @@ PAUSED = "destructions are paused, and nothing was destroyed: run `keyvault dest
 @click.option(
     "--reason", metavar="CODE", help="A reason code: lower-case letters, digits, hyphens.  [default: customer-request]"
 )
+@click.option(
+    "--record",
+    "records",
+    multiple=True,
+    metavar="ID",
+    help="Only this record of the one account-month named; repeat for several.",
+)
 @click.option("--plan", "plan_only", is_flag=True, help="Show what would happen, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
 @json_option
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.pass_obj
-def shred(app: App, ticket: str, reason: str | None, names: Sequence[str], *, plan_only: bool, yes: bool) -> int:
-    """Destroy the keys of scopes, for good.
+def shred(
+    app: App,
+    *,
+    ticket: str,
+    reason: str | None,
+    names: Sequence[str],
+    records: Sequence[str],
+    plan_only: bool,
+    yes: bool,
+) -> int:
+    """Destroy the keys of scopes, or of single records, for good.
 
-    Live data and every copy in every backup become unreadable. All named scopes are destroyed or, when one of them cannot be, none. Destructions that an earlier run began are finished
-    first. Exit code 0 only if all named scopes are destroyed.
+    Live data and every copy in every backup become unreadable. All named scopes are destroyed or, when one of them cannot be, none.
+    With --record only those records of the one account-month named are, and the rest of it stays readable. Destructions that an
+    earlier run began are finished first. Exit code 0 only if all that was named is destroyed.
     """
-    names = list(dict.fromkeys(names))
+    if records and len(names) != 1:
+        raise click.UsageError("--record goes with the name of one account-month")
+    names, records = list(dict.fromkeys(names)), list(dict.fromkeys(records))
     cause = _checked_cause(ticket, reason)
     with app.opened(role="shredder") as home:
         from shredder.destroy import Destroyer
 
         destroyer = Destroyer(home)
-        plan = destroyer.plan(names)
+        plan = destroyer.plan_records(names[0], records) if records else destroyer.plan(names)
         if plan_only:
-            return _print_plan(app, names, plan)
+            return _print_plan(app, records or names, plan)
         items = values_or_first_error(plan)
         if destroyer.status().paused:
             raise DestructionPausedError(PAUSED)
-        _confirm(app, names, items, yes=yes)
+        _confirm(app, items, what="record" if records else "scope", yes=yes)
         earlier = _finish_earlier(app, destroyer)
         with app.progress("destroying", len(items)) as advance:
-            outcomes = destroyer.destroy(
-                names, ticket=ticket, requested_by=getpass.getuser(), reason=cause, progress=advance
-            )
+            details = {"ticket": ticket, "requested_by": getpass.getuser(), "reason": cause}
+            if records:
+                outcomes = destroyer.destroy_records(names[0], records, **details, progress=advance)
+            else:
+                outcomes = destroyer.destroy(names, **details, progress=advance)
     return _print_outcomes(app, items, outcomes, earlier)
 
 
@@ -89,28 +110,29 @@ def _say_approvals(app: App) -> None:
     app.say(f"approvals: {APPROVALS} (this home requires one)")
 
 
-def _confirm(app: App, names: Sequence[str], items: Sequence[PlanItem], *, yes: bool) -> None:
+def _confirm(app: App, items: Sequence[PlanItem], *, what: str, yes: bool) -> None:
     """Show what will happen, and have the count typed."""
     from shredder.destroy import PlannedAction
 
     count = sum(item.action is not PlannedAction.NOTHING for item in items)
     if count == 0 or (yes and app.as_json):
         return
-    for name, item in zip(names, items, strict=True):
-        app.note(f"{name}: {item.action}")
+    for item in items:
+        app.note(f"{item.name}: {item.action}")
     app.note("This cannot be undone: no copy and no backup of this data will be readable again.")
     if yes:
         return
     if not sys.stdin.isatty():
         raise Refused("there is no terminal to confirm on, and nothing was destroyed: give --yes, or --plan to look")
-    click.echo(f"Destroy {count} scope{'s'[: count != 1]} for good? Type {count} to go on: ", nl=False, err=True)
+    click.echo(f"Destroy {count} {what}{'s'[: count != 1]} for good? Type {count} to go on: ", nl=False, err=True)
     if sys.stdin.readline().strip() != str(count):
         raise Refused("not confirmed, and nothing was destroyed")
 
 
 def _finish_earlier(app: App, destroyer: Destroyer) -> list[Outcome]:
     """Finish what earlier runs fenced, the named scopes among it, and say so; clean up behind creators that failed."""
-    pending = destroyer.status().pending
+    status = destroyer.status()
+    pending = status.pending + status.pending_records
     if pending:
         app.note(f"First finishing {pending} destruction{'s'[: pending != 1]} that an earlier run began.")
     with app.progress("finishing", pending) as advance:
@@ -120,8 +142,8 @@ def _finish_earlier(app: App, destroyer: Destroyer) -> list[Outcome]:
 def _print_outcomes(
     app: App, items: Sequence[PlanItem], outcomes: Sequence[Outcome], earlier: Sequence[Outcome]
 ) -> int:
-    by_id = {outcome.scope_id: outcome for outcome in outcomes}
-    rows = [_outcome(item, by_id[item.row.id]) for item in items]
+    by_key = {(outcome.scope_id, outcome.record_tag): outcome for outcome in outcomes}
+    rows = [_outcome(item, by_key[item.row.id, item.record_tag]) for item in items]
     left = sum(outcome.error is not None for outcome in outcomes)
     app.emit(
         {
@@ -191,7 +213,8 @@ def resume(app: App) -> int:
         destroyer = Destroyer(home)
         changed = destroyer.unpause()
         app.say("Destructions run again." if changed else "Destructions were not paused.")
-        with app.progress("finishing", destroyer.status().pending) as advance:
+        status = destroyer.status()
+        with app.progress("finishing", status.pending + status.pending_records) as advance:
             outcomes = destroyer.finish_pending(advance)
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     app.emit({"paused": False, "changed": changed, "finished": [_earlier(outcome) for outcome in outcomes]})
@@ -207,23 +230,34 @@ def resume(app: App) -> int:
 def status_(app: App) -> None:
     """Show which destructions are pending, and whether they are paused. Asks the database only."""
     from keyvault.states import KeyState
-    from keyvault.store import intents, system
+    from keyvault.store import fenced_records, intents, system
     from keyvault.store import scopes as scope_store
 
     with app.database() as (_, database):
-        counts, rows, unused, paused = database.read(
+        counts, records, rows, unused, paused = database.read(
             lambda c: (
                 scope_store.count_by_state(c),
-                scope_store.awaiting_destruction(c, limit=100),
+                fenced_records.count_by_state(c),
+                scope_store.by_id(c, scope_store.awaiting_destruction(c, limit=100)).values(),
                 intents.count(c),
                 system.is_paused(c),
             )
         )
     pending = counts[KeyState.DEACTIVATED]
     scopes = [_pending(row) for row in rows]
-    app.emit({"paused": paused, "pending": pending, "unused_keys": unused, "scopes": scopes})
+    pending_records = records[KeyState.DEACTIVATED]
+    app.emit(
+        {
+            "paused": paused,
+            "pending": pending,
+            "pending_records": pending_records,
+            "unused_keys": unused,
+            "scopes": scopes,
+        }
+    )
     app.say(f"destructions  {'PAUSED' if paused else 'running'}")
     app.say(f"pending       {pending}")
+    app.say(f"  records     {pending_records}")
     app.say(f"unused keys   {unused}")
     for scope in scopes:
         app.say(f"  {scope['kind']} scope {scope['id']}, fenced at {scope['fenced_at'] or '(being fenced)'}")

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from keyvault.values import ScopeInfo
 
 _names = click.argument("names", metavar="NAME...", nargs=-1, required=True)
+_records = click.option(
+    "--record",
+    "records",
+    multiple=True,
+    metavar="ID",
+    help="Only this record of the one account-month named; repeat for several.",
+)
 
 
 @click.group()
@@ -69,20 +76,26 @@ def show(app: App, name: str) -> None:
 
 
 @scope.command()
+@_records
 @json_option
 @_names
 @click.pass_obj
-def suspend(app: App, names: Sequence[str]) -> int:
+def suspend(app: App, names: Sequence[str], records: Sequence[str]) -> int:
     """Let no key of these scopes be issued until they are resumed. Data stays; nothing is destroyed."""
+    if records:
+        return _move_records(app, names, list(dict.fromkeys(records)), "suspend")
     return _move(app, names, "suspend")
 
 
 @scope.command()
+@_records
 @json_option
 @_names
 @click.pass_obj
-def resume(app: App, names: Sequence[str]) -> int:
+def resume(app: App, names: Sequence[str], records: Sequence[str]) -> int:
     """Let keys of suspended scopes be issued again."""
+    if records:
+        return _move_records(app, names, list(dict.fromkeys(records)), "resume")
     return _move(app, names, "resume")
 
 
@@ -105,6 +118,30 @@ def _move(app: App, names: Sequence[str], action: str) -> int:
     if failed:
         app.note(f"keyvault: error: {failed} of {len(names)} scopes could not be moved")
     return EXIT_REFUSED if failed else 0
+
+
+def _move_records(app: App, names: Sequence[str], records: Sequence[str], action: str) -> int:
+    if len(names) != 1:
+        raise click.UsageError("--record goes with the name of one account-month")
+    with app.opened() as home:
+        from keyvault.vault import KeyVault
+
+        vault = KeyVault(home)
+        results = (vault.suspend_records if action == "suspend" else vault.resume_records)(names[0], records)
+    outcomes = list(zip(records, results, strict=True))
+    app.emit({"name": names[0], "records": [_moved_record(record, result) for record, result in outcomes]})
+    for record, result in outcomes:
+        app.say(f"{record}: {message_of(result) if isinstance(result, KeyVaultError) else result}")
+    failed = sum(isinstance(result, KeyVaultError) for result in results)
+    if failed:
+        app.note(f"keyvault: error: {failed} of {len(records)} records could not be moved")
+    return EXIT_REFUSED if failed else 0
+
+
+def _moved_record(record: str, result: KeyState | KeyVaultError) -> dict[str, object]:
+    if isinstance(result, KeyVaultError):
+        return {"record": record, "error": {"type": type(result).__name__, "message": message_of(result)}}
+    return {"record": record, "state": str(result)}
 
 
 def _moved(name: str, result: ScopeInfo | KeyVaultError) -> dict[str, object]:

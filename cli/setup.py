@@ -13,7 +13,7 @@ import click
 from cli.app import App, json_option
 from cli.failures import EXIT_REFUSED
 from keyvault.errors import ConfigurationError, HomeNotFoundError, KeyVaultError
-from keyvault.settings import CLOCKS, ENGINES, FILE_NAME, Settings, load_settings
+from keyvault.settings import CLOCKS, CUSTODIES, ENGINES, FILE_NAME, Settings, load_settings
 from keyvault.transit.vault_settings import VaultSettings
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _split_password(url: str) -> tuple[str, str | None]:
 @click.command()
 @click.option("--engine", type=click.Choice(ENGINES), help="Where keys live.  [default: embedded]")
 @click.option(
-    "--custody", type=click.Choice(["dedicated", "ring"]), help="How scopes map to keys.  [default: dedicated]"
+    "--custody", type=click.Choice(CUSTODIES), help="How new scopes map to keys of the engine.  [default: ring]"
 )
 @click.option(
     "--store",
@@ -92,8 +92,6 @@ def init(app: App, /, custody: str | None, **given: str | None) -> None:
 
     With `--engine vault` an administrator's token is taken from VAULT_TOKEN; it is not stored.
     """
-    if custody == "ring":
-        raise ConfigurationError("ring custody is not available in this version: use --custody dedicated")
     found = _existing(app.home)
     options = _init_options(given, found, custody)
     from keyvault.initialize import init_home

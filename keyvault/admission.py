@@ -5,59 +5,109 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
+from keyvault.custody.base import Target
 from keyvault.errors import (
     AlreadyDueError,
     DecryptionFailedError,
     InvalidInputError,
     PurposeNotAllowedError,
     RecordsNotSupportedError,
+    ScopeDestroyedError,
+    ScopeFencedError,
+    ScopeSuspendedError,
     UnknownScopeError,
 )
-from keyvault.scopes import KIND_RULES, Scope
-from keyvault.states import check_issuable
+from keyvault.puncture_records import record_tag
+from keyvault.scopes import KIND_RULES, Scope, ScopeKind
+from keyvault.states import KeyState, check_issuable
+from keyvault.store.fenced_records import RecordKey, RecordRow
 from keyvault.store.scopes import ScopeRow
 from keyvault.values import KeyRequest
-from keyvault.wrapped import MAX_SCOPES, WrappedKey
+from keyvault.wrapped import MAX_SCOPES, CustodyCode, ScopeShareRef, WrappedKey
 
-Rows = tuple[ScopeRow, ...]
+Targets = tuple[Target, ...]
+Marks = Mapping[RecordKey, RecordRow]
+
+MAX_RECORD_BYTES = 512
 
 
-def admit_request(
-    request: KeyRequest, scopes: Mapping[str, Scope], rows: Mapping[str, ScopeRow], now: datetime
-) -> Rows:
-    """Return the rows of a request for a new wrapped key, in its order; `rows` by scope name.
+def address_request(
+    request: KeyRequest, scopes: Mapping[str, Scope], rows: Mapping[str, ScopeRow], index_key: bytes
+) -> Targets:
+    """Return the keys that a request for a new wrapped key means, in its order; `rows` by scope name.
 
-    Raises the `ScopeError` that forbids it, or `InvalidInputError` for a wrong number of scopes.
+    Raises `UnknownScopeError`, `RecordsNotSupportedError`, or `InvalidInputError` for a wrong number of scopes.
     """
     if not 1 <= len(request.scopes) <= MAX_SCOPES or len(set(request.scopes)) != len(request.scopes):
         raise InvalidInputError(f"a key is asked for under 1 to {MAX_SCOPES} different scopes")
-    if request.record is not None:
+    found = tuple(_known(scopes[name], rows.get(name)) for name in request.scopes)
+    if request.record is None:
+        return tuple(Target(row) for row in found)
+    if not any(row.kind is ScopeKind.COMMUNICATIONS for row in found):
+        raise RecordsNotSupportedError("only account-months have records with keys of their own: name the record's")
+    return tuple(
+        Target(row, tag_of(row, request.record, index_key)) if row.kind is ScopeKind.COMMUNICATIONS else Target(row)
+        for row in found
+    )
+
+
+def tag_of(row: ScopeRow, record: str, index_key: bytes) -> bytes:
+    """Return the tag (8 bytes) of a record in an account-month.
+
+    Raises `RecordsNotSupportedError` for a scope without keys for single records, `InvalidInputError` unless the record's id has 1 to
+    512 bytes.
+    """
+    if row.kind is not ScopeKind.COMMUNICATIONS:
+        raise RecordsNotSupportedError(f"a {row.kind.value} scope has no records with keys of their own")
+    if row.custody != CustodyCode.RING:
         raise RecordsNotSupportedError(
-            "dedicated custody has no keys for single records: seal under the account-month alone, or use ring custody"
+            f"scope {row.id.hex()} is in dedicated custody, which has no keys for single records: seal under the account-month alone, "
+            "or move the scope with `keyvault scope migrate`"
         )
-    return tuple(_admit_scope(scopes[name], rows.get(name), request.purpose, now) for name in request.scopes)
+    encoded = record.encode("utf-8", "surrogatepass")
+    if not 1 <= len(encoded) <= MAX_RECORD_BYTES:
+        raise InvalidInputError(f"a record's id has 1 to {MAX_RECORD_BYTES} bytes")
+    return record_tag(index_key, row.id, encoded)
 
 
-def admit_wrapped(wrapped: WrappedKey, rows: Mapping[bytes, ScopeRow], purpose: str | None) -> Rows:
-    """Return the rows of a wrapped key's scopes, in its order; `rows` by scope id.
+def admit_request(targets: Targets, purpose: str | None, marks: Marks, now: datetime) -> None:
+    """Raise the `ScopeError` that forbids a new key for these targets."""
+    for target in targets:
+        row = target.row
+        _admit(target, purpose, marks)
+        if row.due_at is not None and row.due_at <= now:
+            raise AlreadyDueError(f"scope {row.id.hex()} is due for destruction: nothing new may be put under it")
+
+
+def admit_wrapped(wrapped: WrappedKey, rows: Mapping[bytes, ScopeRow], purpose: str | None, marks: Marks) -> Targets:
+    """Return the keys that a wrapped key is under, in its order; `rows` by scope id.
 
     Raises the `ScopeError` that forbids it, or `DecryptionFailedError` when the header contradicts the store.
     """
-    return tuple(_admit_reference(wrapped, index, rows, purpose) for index in range(len(wrapped.header.scopes)))
+    targets = tuple(_referred(reference, rows) for reference in wrapped.header.scopes)
+    for target in targets:
+        _admit(target, purpose, marks)
+    return targets
 
 
-def _admit_scope(scope: Scope, row: ScopeRow | None, purpose: str | None, now: datetime) -> ScopeRow:
+def check_record(mark: RecordRow) -> None:
+    """Raise `ScopeSuspendedError`, `ScopeFencedError` or `ScopeDestroyedError`, whichever the record is."""
+    record = f"a record of scope {mark.scope_id.hex()}"
+    if mark.state is KeyState.SUSPENDED:
+        raise ScopeSuspendedError(f"{record} is suspended; resume it to use its key again")
+    if mark.state is KeyState.DEACTIVATED:
+        raise ScopeFencedError(f"{record} is being destroyed; it never comes back")
+    if mark.state is KeyState.DESTROYED:
+        raise ScopeDestroyedError(f"{record} is destroyed, and its key with it; permanent")
+
+
+def _known(scope: Scope, row: ScopeRow | None) -> ScopeRow:
     if row is None:
         raise UnknownScopeError(f"no such {scope.kind.value} scope: create it with ensure_scopes first")
-    check_issuable(row.state, row.id)
-    _check_purpose(row, purpose)
-    if row.due_at is not None and row.due_at <= now:
-        raise AlreadyDueError(f"scope {row.id.hex()} is due for destruction: nothing new may be put under it")
     return row
 
 
-def _admit_reference(wrapped: WrappedKey, index: int, rows: Mapping[bytes, ScopeRow], purpose: str | None) -> ScopeRow:
-    reference = wrapped.header.scopes[index]
+def _referred(reference: ScopeShareRef, rows: Mapping[bytes, ScopeRow]) -> Target:
     row = rows.get(reference.scope_id)
     if row is None:
         raise UnknownScopeError(
@@ -65,13 +115,17 @@ def _admit_reference(wrapped: WrappedKey, index: int, rows: Mapping[bytes, Scope
         )
     if (row.custody, row.generation) != (reference.custody, reference.generation):
         raise DecryptionFailedError(f"scope {row.id.hex()}: the header's custody or generation was altered")
+    if reference.record_tag and row.custody != CustodyCode.RING:
+        raise DecryptionFailedError(f"scope {row.id.hex()}: the header names a record, and its custody has none")
+    return Target(row, reference.record_tag)
+
+
+def _admit(target: Target, purpose: str | None, marks: Marks) -> None:
+    row, tag = target
     check_issuable(row.state, row.id)
-    _check_purpose(row, purpose)
-    return row
-
-
-def _check_purpose(row: ScopeRow, purpose: str | None) -> None:
-    if purpose in KIND_RULES[row.kind].refused_purposes:
+    if tag and (mark := marks.get((row.id, tag))) is not None:
+        check_record(mark)
+    if purpose is not None and purpose in KIND_RULES[row.kind].refused_purposes:
         raise PurposeNotAllowedError(
             f"the policy allows no key of a {row.kind.value} scope for the purpose {purpose!r}"
         )

@@ -103,7 +103,7 @@ class ScopeCreator:
         return results
 
     def _draft(self, scopes: Sequence[Scope], generations: Mapping[Scope, int]) -> list[_Draft | KeyVaultError]:
-        placements = self._custody.prepare(len(scopes))
+        placements = self._custody.prepare(scopes)
         ids = [secrets.token_bytes(ID_BYTES) for _ in scopes]
         salts = [secrets.token_bytes(SALT_BYTES) for _ in scopes]
         identities = [

@@ -33,8 +33,11 @@ class EventType(StrEnum):
     SCOPE_CREATED = "scope.created"
     SCOPE_SUSPENDED = "scope.suspended"
     SCOPE_RESUMED = "scope.resumed"
+    RECORD_SUSPENDED = "record.suspended"
+    RECORD_RESUMED = "record.resumed"
     DESTROY_FENCED = "destroy.fenced"
     KEY_DESTROYED = "key.destroyed"
+    RECORD_DESTROYED = "record.destroyed"
     DESTROY_FAILED = "destroy.failed"
     UNUSED_KEYS_DELETED = "unused_keys.deleted"
 

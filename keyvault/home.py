@@ -12,6 +12,7 @@ from typing import Any
 from keyvault.clock import Clock, SimulatedClock, SystemClock
 from keyvault.custody.base import Custody
 from keyvault.custody.dedicated import DedicatedCustody
+from keyvault.custody.ring import RingCustody
 from keyvault.errors import ConfigurationError, EngineMismatchError
 from keyvault.settings import Settings, load_settings, write_private
 from keyvault.store import system
@@ -38,7 +39,9 @@ class Home:
     node: str
 
     def close(self) -> None:
-        """Release the engine and the database."""
+        """Wipe what custodies keep in memory; release the engine and the database."""
+        for custody in self.custodies.values():
+            custody.close()
         self.engine.close()
         self.database.close()
 
@@ -76,14 +79,23 @@ def assemble(settings: Settings, database: Database, engine: TransitEngine) -> H
     keys.verify(row.check_values)
     clock = make_clock(settings)
     dedicated = DedicatedCustody(database, engine, clock)
+    ring = RingCustody(
+        database,
+        engine,
+        clock,
+        incarnation=row.incarnation,
+        capacity=settings.ring_capacity,
+        lease_ttl=settings.lease_ttl,
+    )
+    custodies: dict[int, Custody] = {dedicated.code: dedicated, ring.code: ring}
     return Home(
         settings=settings,
         database=database,
         engine=engine,
         keys=keys,
         clock=clock,
-        custodies={dedicated.code: dedicated},
-        custody=dedicated,
+        custodies=custodies,
+        custody=ring if settings.custody == ring.name else dedicated,
         node=socket.gethostname()[:64],
     )
 

@@ -100,7 +100,7 @@ def _new_settings(directory: Path, options: InitOptions) -> Settings:
         id=identity,
         engine=engine,
         store=store,
-        custody=options.custody or "dedicated",
+        custody=options.custody or "ring",
         clock=options.clock or "real",
         engine_dir=str(Path(engine_dir).resolve()) if engine == "embedded" else None,
         vault=options.vault if engine == "vault" else None,

@@ -10,22 +10,26 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from keyvault.admission import Rows, admit_request, admit_wrapped
+from sqlalchemy.engine import Connection
+
+from keyvault.admission import Marks, Targets, address_request, admit_request, admit_wrapped
 from keyvault.clock import Clock
 from keyvault.custody.base import Custody
 from keyvault.errors import KeyVaultError
 from keyvault.leases import LeaseAnchor
 from keyvault.results import caught, value_of
 from keyvault.scopes import Scope
+from keyvault.store import fenced_records
 from keyvault.store import scopes as scope_store
 from keyvault.store.database import Database
+from keyvault.store.scopes import ScopeRow
 from keyvault.system_keys import SystemKeys
 from keyvault.transit.base import DATA_KEY_BYTES
 from keyvault.values import DataKey, KeyRequest, RewrapRequest, UnwrapRequest, WrapRequest
 from keyvault.wrapped import WrappedKey, WrappingKey, parse_wrapped
-from keyvault.wrapping import WrappingKeySource, scope_ids
+from keyvault.wrapping import WrappingKeySource, target_keys
 
-Admitted: TypeAlias = tuple[WrappedKey, Rows]
+Admitted: TypeAlias = tuple[WrappedKey, Targets]
 
 
 class Issuer:
@@ -82,43 +86,67 @@ class Issuer:
         anchor = self._leases.take()
         admitted = self._admit_requests(requests)
         with self._wrapping_keys.fresh(
-            rows for rows in admitted if not isinstance(rows, KeyVaultError)
+            targets for targets in admitted if not isinstance(targets, KeyVaultError)
         ) as wrapping_keys:
 
-            def wrap(rows: Rows | KeyVaultError, key: bytearray, request: KeyRequest) -> DataKey:
-                wrapping_key: WrappingKey = value_of(wrapping_keys[scope_ids(value_of(rows))])
+            def wrap(targets: Targets | KeyVaultError, key: bytearray, request: KeyRequest) -> DataKey:
+                wrapping_key: WrappingKey = value_of(wrapping_keys[target_keys(value_of(targets))])
                 return DataKey(plaintext=key, wrapped=wrapping_key.wrap(key, request.associated_data))
 
             results = [caught(wrap, *item) for item in zip(admitted, keys, requests, strict=True)]
         self._leases.check(anchor)
         return results
 
-    def _admit_requests(self, requests: Sequence[KeyRequest]) -> list[Rows | KeyVaultError]:
+    def _admit_requests(self, requests: Sequence[KeyRequest]) -> list[Targets | KeyVaultError]:
         parsed = {name: caught(Scope.parse, name) for name in {n for request in requests for n in request.scopes}}
         scopes = {name: scope for name, scope in parsed.items() if isinstance(scope, Scope)}
         lookups = {name: self._keys.lookup(scope.canonical) for name, scope in scopes.items()}
-        found = self._database.read(lambda connection: scope_store.newest_by_lookup(connection, lookups.values()))
-        rows = {name: found[lookup] for name, lookup in lookups.items() if lookup in found}
+
+        def work(connection: Connection) -> tuple[list[Targets | KeyVaultError], Marks]:
+            found = scope_store.newest_by_lookup(connection, lookups.values())
+            rows = {name: found[lookup] for name, lookup in lookups.items() if lookup in found}
+
+            def address(request: KeyRequest) -> Targets:
+                for name in request.scopes:
+                    value_of(parsed[name])
+                return address_request(request, scopes, rows, self._keys.index)
+
+            addressed = [caught(address, request) for request in requests]
+            return addressed, _marks(connection, addressed)
+
+        addressed, marks = self._database.read(work)
         now = self._clock.now()
 
-        def admit(request: KeyRequest) -> Rows:
-            for name in request.scopes:
-                value_of(parsed[name])
-            return admit_request(request, scopes, rows, now)
+        def admit(targets: Targets | KeyVaultError, request: KeyRequest) -> Targets:
+            admit_request(value_of(targets), request.purpose, marks, now)
+            return value_of(targets)
 
-        return [caught(admit, request) for request in requests]
+        return [caught(admit, *item) for item in zip(addressed, requests, strict=True)]
 
     def _admit_wrapped(
         self, parsed: Sequence[WrappedKey | KeyVaultError], requests: Sequence[UnwrapRequest]
     ) -> list[Admitted | KeyVaultError]:
-        ids = {ref.scope_id for item in parsed if isinstance(item, WrappedKey) for ref in item.header.scopes}
-        rows = self._database.read(lambda connection: scope_store.by_id(connection, ids))
+        references = [ref for item in parsed if isinstance(item, WrappedKey) for ref in item.header.scopes]
+
+        def work(connection: Connection) -> tuple[dict[bytes, ScopeRow], Marks]:
+            rows = scope_store.by_id(connection, {ref.scope_id for ref in references})
+            records = {(ref.scope_id, ref.record_tag) for ref in references if ref.record_tag}
+            return rows, fenced_records.by_key(connection, records)
+
+        rows, marks = self._database.read(work)
 
         def admit(item: WrappedKey | KeyVaultError, request: UnwrapRequest) -> Admitted:
             wrapped = value_of(item)
-            return wrapped, admit_wrapped(wrapped, rows, request.purpose)
+            return wrapped, admit_wrapped(wrapped, rows, request.purpose, marks)
 
         return [caught(admit, item, request) for item, request in zip(parsed, requests, strict=True)]
+
+
+def _marks(connection: Connection, addressed: Sequence[Targets | KeyVaultError]) -> Marks:
+    records = {
+        (row.id, tag) for targets in addressed if not isinstance(targets, KeyVaultError) for row, tag in targets if tag
+    }
+    return fenced_records.by_key(connection, records)
 
 
 def _without_plaintext(result: DataKey | KeyVaultError) -> bytes | KeyVaultError:

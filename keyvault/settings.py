@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from keyvault.errors import ConfigurationError, HomeNotFoundError
+from keyvault.puncture_state import DEFAULT_CAPACITY, MAX_CAPACITY
 from keyvault.transit.vault_settings import VaultSettings
 
 FILE_NAME = "keyvault.toml"
 ENGINES = ("embedded", "vault")
-CUSTODIES = ("dedicated",)
+CUSTODIES = ("ring", "dedicated")
 CLOCKS = ("real", "simulated")
 ENVIRONMENT = {"store": "KEYVAULT_STORE", "engine_dir": "KEYVAULT_ENGINE_DIR"}
 VAULT_ENVIRONMENT = {"addr": "KEYVAULT_VAULT_ADDR", "ca_file": "KEYVAULT_VAULT_CA_FILE"}
@@ -27,7 +28,11 @@ VAULT_ENVIRONMENT = {"addr": "KEYVAULT_VAULT_ADDR", "ca_file": "KEYVAULT_VAULT_C
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What `init` decided. `lease_ttl` and `clock_skew` in seconds: how long an answer may be used, how far clocks may differ."""
+    """What `init` decided.
+
+    `lease_ttl` and `clock_skew` in seconds: how long an answer may be used, how far clocks may differ. `ring_capacity` is how many scopes
+    a new ring takes.
+    """
 
     id: str
     engine: str
@@ -37,6 +42,7 @@ class Settings:
     engine_dir: str | None = None
     lease_ttl: float = 60.0
     clock_skew: float = 5.0
+    ring_capacity: int = DEFAULT_CAPACITY
     vault: VaultSettings | None = field(default=None)
 
     def __post_init__(self) -> None:
@@ -54,6 +60,8 @@ class Settings:
             )
         if not 0 < self.lease_ttl <= 3600 or not 0 <= self.clock_skew <= 60:  # noqa: PLR2004 - an hour, a minute
             raise ConfigurationError("lease_ttl must be above 0 and at most 3600 seconds, clock_skew 0 to 60")
+        if not 1 <= self.ring_capacity <= MAX_CAPACITY:
+            raise ConfigurationError(f"ring_capacity must be 1 to {MAX_CAPACITY} scopes")
 
 
 def load_settings(home: Path, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -11,13 +11,17 @@ from keyvault.states import KeyState
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScopeInfo:
-    """A scope as the store knows it, without its name. `id` 16 bytes; times aware, in UTC."""
+    """A scope as the store knows it, without its name. `id` 16 bytes; times aware, in UTC.
+
+    `holds_records`: single records of it can be sealed, suspended and destroyed.
+    """
 
     id: bytes
     generation: int
     kind: ScopeKind
     period: str | None
     custody: str
+    holds_records: bool
     state: KeyState
     created_at: datetime
     due_at: datetime | None
@@ -31,7 +35,7 @@ class KeyRequest:
     """Ask for a fresh data key under one to eight scopes, all of which are needed to unwrap it.
 
     `associated_data` (at most 64 KiB) must be given again to unwrap. The policy refuses some kinds for some `purpose`s.
-    `record` narrows a single scope to one of its records, where the custody can.
+    `record` (1 to 512 bytes) narrows the account-months among the scopes to that record of theirs, where the custody can.
     """
 
     scopes: tuple[str, ...]

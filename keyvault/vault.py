@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import BinaryIO, Self
 
+from keyvault.admission import tag_of
 from keyvault.creation import ScopeCreator
 from keyvault.custody.base import Custody
 from keyvault.envelope import open_envelope, seal_envelope, split_envelope
@@ -21,7 +22,7 @@ from keyvault.states import Action, KeyState
 from keyvault.store import scopes as scope_store
 from keyvault.store.scopes import ScopeRow
 from keyvault.stream import open_stream_body, read_stream_header, seal_stream
-from keyvault.suspension import move_scopes
+from keyvault.suspension import move_records, move_scopes
 from keyvault.values import (
     DataKey,
     KeyRequest,
@@ -84,6 +85,17 @@ class KeyVault:
     def resume(self, names: Sequence[str]) -> list[ScopeInfo | KeyVaultError]:
         """Let keys of suspended scopes be issued again."""
         return self._move(names, Action.RESUME)
+
+    def suspend_records(self, name: str, records: Sequence[str]) -> list[KeyState | KeyVaultError]:
+        """Let no key of these records of an account-month be issued until they are resumed; return each one's state.
+
+        Raises `UnknownScopeError`, `RecordsNotSupportedError`, `InvalidInputError`, or what the whole scope's state forbids.
+        """
+        return self._move_records(name, records, Action.SUSPEND)
+
+    def resume_records(self, name: str, records: Sequence[str]) -> list[KeyState | KeyVaultError]:
+        """Let keys of suspended records be issued again. Raises as `suspend_records`."""
+        return self._move_records(name, records, Action.RESUME)
 
     def list_scopes(
         self, *, kind: ScopeKind | None = None, state: KeyState | None = None
@@ -226,6 +238,16 @@ class KeyVault:
         moved = iter(move_scopes(self._home.database, self._home.clock, lookups, action))
         return [self._info(next(moved) if isinstance(item, bytes) else item) for item in parsed]
 
+    def _move_records(self, name: str, records: Sequence[str], action: Action) -> list[KeyState | KeyVaultError]:
+        lookup = self._lookup(name)
+        row = self._home.database.read(lambda connection: scope_store.newest_by_lookup(connection, [lookup])).get(
+            lookup
+        )
+        if row is None:
+            raise UnknownScopeError("no scope of that name in this store")
+        tags = [tag_of(row, record, self._home.keys.index) for record in records]
+        return move_records(self._home.database, self._home.clock, row.id, tags, action)
+
     def _names(self, rows: Sequence[ScopeRow]) -> dict[bytes, str | KeyVaultError]:
         destroyed = ScopeDestroyedError("the name was destroyed with its key")
         names: dict[bytes, str | KeyVaultError] = {row.id: destroyed for row in rows if row.sealed_name is None}
@@ -246,6 +268,7 @@ class KeyVault:
             kind=row.kind,
             period=row.period,
             custody=custody.name,
+            holds_records=custody.holds_records and row.kind is ScopeKind.COMMUNICATIONS,
             state=row.state,
             created_at=row.created_at,
             due_at=row.due_at,

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from keyvault.admission import Rows
-from keyvault.custody.base import Custody, Share
+from keyvault.admission import Targets
+from keyvault.custody.base import Custody, Share, Target
 from keyvault.errors import ConfigurationError, KeyVaultError
 from keyvault.formats import wipe
 from keyvault.results import caught, value_of
-from keyvault.store.scopes import ScopeRow
 from keyvault.wrapped import (
     SALT_BYTES,
     CustodyCode,
@@ -25,15 +24,16 @@ from keyvault.wrapped import (
 
 T = TypeVar("T")
 R = TypeVar("R")
-ScopeIds = tuple[bytes, ...]
-Token = tuple[bytes, bytes]
-"""A scope's id, and the token of one of its shares."""
+TargetKeys = tuple[tuple[bytes, bytes], ...]
+"""Of each key: its scope's id (16 bytes), and its record's tag (8 bytes or none)."""
+Token = tuple[bytes, bytes, bytes]
+"""A scope's id, a record's tag, and the token of a share."""
 WrappingKeys = Mapping[T, WrappingKey | KeyVaultError]
 
 
-def scope_ids(rows: Rows) -> ScopeIds:
-    """Return the ids of a group of scopes: what its wrapping key is found under."""
-    return tuple(row.id for row in rows)
+def target_keys(targets: Targets) -> TargetKeys:
+    """Return what the wrapping key of these targets is found under."""
+    return tuple(target.key for target in targets)
 
 
 class WrappingKeySource:
@@ -44,26 +44,28 @@ class WrappingKeySource:
         self._custodies = custodies
 
     @contextmanager
-    def fresh(self, groups: Iterable[Rows]) -> Iterator[WrappingKeys[ScopeIds]]:
-        """Give each group of scopes a wrapping key under a fresh salt; all are wiped when the context ends."""
-        distinct = {scope_ids(group): group for group in groups}
-        rows = {row.id: row for group in distinct.values() for row in group}
-        shares = self._each(list(rows.values()), lambda row: row, lambda custody, some: custody.fresh_shares(some))
-        by_id = dict(zip(rows, shares, strict=True))
-        keys = {ids: caught(_derive_fresh, group, by_id) for ids, group in distinct.items()}
-        with _wiped(keys, [share.secret for share in shares if isinstance(share, Share)]):
-            yield keys
+    def fresh(self, groups: Iterable[Targets]) -> Iterator[WrappingKeys[TargetKeys]]:
+        """Give each group of targets a wrapping key under a fresh salt; all are wiped when the context ends."""
+        distinct = {target_keys(group): group for group in groups}
+        targets = {key: target for keys, group in distinct.items() for key, target in zip(keys, group, strict=True)}
+        shares = self._each(
+            list(targets.values()), lambda target: target, lambda custody, some: custody.fresh_shares(some)
+        )
+        by_key = dict(zip(targets, shares, strict=True))
+        made = {keys: caught(_derive_fresh, group, by_key) for keys, group in distinct.items()}
+        with _wiped(made, [share.secret for share in shares if isinstance(share, Share)]):
+            yield made
 
     @contextmanager
-    def recovered(self, items: Iterable[tuple[WrappedKey, Rows]]) -> Iterator[WrappingKeys[bytes]]:
+    def recovered(self, items: Iterable[tuple[WrappedKey, Targets]]) -> Iterator[WrappingKeys[bytes]]:
         """Give each header (its encoded bytes) its wrapping key again; all are wiped when the context ends."""
-        headers = {wrapped.header.encoded: (wrapped.header, rows) for wrapped, rows in items}
+        headers = {wrapped.header.encoded: (wrapped.header, targets) for wrapped, targets in items}
         tokens = {
-            (row.id, ref.token): row
-            for header, rows in headers.values()
-            for ref, row in zip(header.scopes, rows, strict=True)
+            (target.row.id, target.record_tag, ref.token): target
+            for header, targets in headers.values()
+            for ref, target in zip(header.scopes, targets, strict=True)
         }
-        wanted = [(row, token) for (_, token), row in tokens.items()]
+        wanted = [(target, token) for (_, _, token), target in tokens.items()]
         shares = self._each(wanted, lambda item: item[0], lambda custody, some: custody.recover_shares(some))
         by_token = dict(zip(tokens, shares, strict=True))
         keys = {encoded: caught(_derive_again, header, by_token) for encoded, (header, _) in headers.items()}
@@ -73,13 +75,13 @@ class WrappingKeySource:
     def _each(
         self,
         items: Sequence[T],
-        row_of: Callable[[T], ScopeRow],
+        target_of: Callable[[T], Target],
         ask: Callable[[Custody, Sequence[T]], Sequence[R | KeyVaultError]],
     ) -> list[R | KeyVaultError]:
         """Ask each item's own custody, and answer in the items' order."""
         answers: dict[int, R | KeyVaultError] = {}
-        for code in {row_of(item).custody for item in items}:
-            indices = [index for index, item in enumerate(items) if row_of(item).custody == code]
+        for code in {target_of(item).row.custody for item in items}:
+            indices = [index for index, item in enumerate(items) if target_of(item).row.custody == code]
             custody = self._custodies.get(code)
             if custody is None:
                 lost = ConfigurationError(f"custody {code} is not available in this home")
@@ -89,18 +91,26 @@ class WrappingKeySource:
         return [answers[index] for index in range(len(items))]
 
 
-def _derive_fresh(group: Rows, shares: Mapping[bytes, Share | KeyVaultError]) -> WrappingKey:
-    given = [value_of(shares[row.id]) for row in group]
+def _derive_fresh(group: Targets, shares: Mapping[tuple[bytes, bytes], Share | KeyVaultError]) -> WrappingKey:
+    given = [value_of(shares[key]) for key in target_keys(group)]
     references = tuple(
-        ScopeShareRef(scope_id=row.id, custody=CustodyCode(row.custody), generation=row.generation, token=share.token)
-        for row, share in zip(group, given, strict=True)
+        ScopeShareRef(
+            scope_id=row.id,
+            custody=CustodyCode(row.custody),
+            generation=row.generation,
+            record_tag=tag,
+            token=share.token,
+        )
+        for (row, tag), share in zip(group, given, strict=True)
     )
     header = Header(salt=secrets.token_bytes(SALT_BYTES), scopes=references)
     return derive_wrapping_key(header, [share.secret for share in given])
 
 
 def _derive_again(header: Header, shares: Mapping[Token, bytearray | KeyVaultError]) -> WrappingKey:
-    return derive_wrapping_key(header, [value_of(shares[ref.scope_id, ref.token]) for ref in header.scopes])
+    return derive_wrapping_key(
+        header, [value_of(shares[ref.scope_id, ref.record_tag, ref.token]) for ref in header.scopes]
+    )
 
 
 @contextmanager

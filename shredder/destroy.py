@@ -6,7 +6,7 @@ Whatever is fenced is finished by the next run of anybody; nothing else is ever 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -14,6 +14,7 @@ from itertools import groupby
 
 from sqlalchemy.engine import Connection
 
+from keyvault.admission import tag_of
 from keyvault.custody.base import Custody
 from keyvault.errors import (
     DestructionError,
@@ -25,15 +26,18 @@ from keyvault.events import EventType, Value, make_event, new_event_id
 from keyvault.home import Home
 from keyvault.results import caught
 from keyvault.scopes import KIND_RULES, Scope
-from keyvault.states import KeyState
-from keyvault.store import destructions, intents, outbox, system
+from keyvault.states import KeyState, check_issuable
+from keyvault.store import destructions, fenced_records, intents, outbox, system
 from keyvault.store import scopes as scope_store
+from keyvault.store.fenced_records import RecordRow
 from keyvault.store.scopes import ScopeRow
 from keyvault.transit.base import audit_event
-from shredder.erase import Outcome, finish
-from shredder.fence import Cause, fence
+from shredder.erase import Key, Outcome, finish
+from shredder.fence import Cause, fence, fence_records
 
 GROUP = 1_000
+BATCH = 5_000
+"""Scopes that are erased before they are acknowledged together; rings are not cut in two."""
 REASON = re.compile(r"[a-z][a-z0-9-]{0,31}")
 MAX_TICKET_BYTES = 256
 DEFAULT_REASON = "customer-request"
@@ -49,11 +53,12 @@ class PlannedAction(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanItem:
-    """One name of a request; `row` is its newest generation."""
+    """One name of a request; `row` is its newest generation. `record_tag` (8 bytes) where only a record of it is meant."""
 
     name: str
     action: PlannedAction
     row: ScopeRow
+    record_tag: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +67,7 @@ class DestroyStatus:
 
     paused: bool
     pending: int
+    pending_records: int
     unused_keys: int
 
 
@@ -105,17 +111,56 @@ class Destroyer:
                 raise item
             plan.append(item)
         live = [item.row for item in plan if item.action is PlannedAction.DESTROY]
-        cause = Cause(reason=reason, ticket=ticket, requested_by=requested_by)
-        fence(self._home, live, cause)
-        return self._finish([item.row.id for item in plan], progress)
+        fence(self._home, live, Cause(reason=reason, ticket=ticket, requested_by=requested_by))
+        return self._finish([(item.row.id, b"") for item in plan], progress)
+
+    def plan_records(self, name: str, records: Sequence[str]) -> list[PlanItem]:
+        """Say for each record of an account-month what a run would do. Changes nothing.
+
+        That a record was ever sealed cannot be known. Raises what `plan` answers for the name, `RecordsNotSupportedError`,
+        `InvalidInputError`, and `ScopeFencedError` or `ScopeDestroyedError` when the whole scope is.
+        """
+        (item,) = self.plan([name])
+        if isinstance(item, KeyVaultError):
+            raise item
+        if item.row.state is not KeyState.SUSPENDED:
+            check_issuable(item.row.state, item.row.id)
+        tags = {record: tag_of(item.row, record, self._home.keys.index) for record in dict.fromkeys(records)}
+        keys = [(item.row.id, tag) for tag in tags.values()]
+        marks = self._home.database.read(lambda connection: fenced_records.by_key(connection, keys))
+        return [
+            PlanItem(name=record, action=_action(marks.get((item.row.id, tag))), row=item.row, record_tag=tag)
+            for record, tag in tags.items()
+        ]
+
+    def destroy_records(
+        self,
+        name: str,
+        records: Sequence[str],
+        *,
+        ticket: str,
+        requested_by: str,
+        reason: str = DEFAULT_REASON,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Outcome]:
+        """Destroy single records of one account-month; the rest of it stays. As `destroy`, an outcome a record."""
+        check_cause(ticket, reason)
+        plan = self.plan_records(name, records)
+        live = [item.record_tag for item in plan if item.action is PlannedAction.DESTROY]
+        if live:
+            fence_records(self._home, plan[0].row, live, Cause(reason=reason, ticket=ticket, requested_by=requested_by))
+        return self._finish([(item.row.id, item.record_tag) for item in plan], progress)
 
     def finish_pending(self, progress: Callable[[int], None] | None = None) -> list[Outcome]:
         """Finish every destruction that is fenced and not acknowledged, and delete keys that no scope was bound to."""
-        outcomes: list[Outcome] = []
-        tried: set[bytes] = set()
-        while rows := self._pending(tried):
-            tried.update(row.id for row in rows)
-            outcomes += self._finish([row.id for row in rows], progress)
+
+        def work(connection: Connection) -> list[Key]:
+            records = fenced_records.awaiting_destruction(connection)
+            return [(scope, b"") for scope in scope_store.awaiting_destruction(connection)] + [
+                mark.key for mark in records
+            ]
+
+        outcomes = self._finish(self._home.database.read(work), progress)
         self.collect()
         self.forget_expired()
         return outcomes
@@ -157,6 +202,7 @@ class Destroyer:
             lambda connection: DestroyStatus(
                 paused=system.is_paused(connection),
                 pending=scope_store.count_by_state(connection)[KeyState.DEACTIVATED],
+                pending_records=fenced_records.count_by_state(connection)[KeyState.DEACTIVATED],
                 unused_keys=intents.count(connection),
             )
         )
@@ -170,45 +216,74 @@ class Destroyer:
         event = make_event(EventType.UNUSED_KEYS_DELETED, payload, at=now, event_id=event_id)
         outbox.append(connection, [event])
 
-    def _pending(self, tried: set[bytes]) -> list[ScopeRow]:
-        rows = self._home.database.read(
-            lambda connection: scope_store.awaiting_destruction(connection, limit=GROUP + len(tried))
-        )
-        return [row for row in rows if row.id not in tried]
-
-    def _finish(self, ids: Sequence[bytes], progress: Callable[[int], None] | None) -> list[Outcome]:
-        """Finish the fenced ones among `ids`; the others are destroyed already and keep their time."""
-        rows = self._home.database.read(lambda connection: scope_store.by_id(connection, ids))
-        fenced = sorted(
-            (row for row in rows.values() if row.state is KeyState.DEACTIVATED), key=lambda row: row.destroy_id or b""
-        )
-        causes = self._home.database.read(
-            lambda connection: destructions.by_id(connection, list({row.destroy_id or b"" for row in fenced}))
-        )
-        outcomes: dict[bytes, Outcome] = {}
-        for destroy_id, members in groupby(fenced, key=lambda row: row.destroy_id or b""):
-            done = finish(self._home, causes[destroy_id], list(members))
-            outcomes |= {outcome.scope_id: outcome for outcome in done}
+    def _finish(self, keys: Sequence[Key], progress: Callable[[int], None] | None) -> list[Outcome]:
+        """Finish the fenced ones among `keys`; the others are destroyed already and keep their time."""
+        wanted = list(dict.fromkeys(keys))
+        outcomes: dict[Key, Outcome] = {}
+        for batch in self._batches(wanted):
+            for outcome in self._finish_batch(batch):
+                outcomes[outcome.scope_id, outcome.record_tag] = outcome
             if progress is not None:
-                progress(len(done))
+                progress(len(batch))
         self._home.database.confirm(self._home.node)
         self._home.database.forget_deleted()
-        return [outcomes.get(scope) or _settled(rows[scope]) for scope in dict.fromkeys(ids)]
+        return [outcomes[key] for key in wanted]
+
+    def _batches(self, keys: Sequence[Key]) -> Iterator[list[Key]]:
+        """Cut into batches of some thousands, all of one ring in one of them."""
+        places = self._home.database.read(
+            lambda connection: scope_store.ring_ids(connection, {scope for scope, _ in keys})
+        )
+        ordered = sorted(keys, key=lambda key: places.get(key[0], b""))
+        batch: list[Key] = []
+        for ring_id, members in groupby(ordered, key=lambda key: places.get(key[0], b"")):
+            group = list(members)
+            if batch and len(batch) + len(group) > BATCH:
+                yield batch
+                batch = []
+            if not ring_id:  # keys of their own can be cut anywhere
+                yield from (group[start : start + GROUP] for start in range(0, len(group), GROUP))
+                continue
+            batch += group
+        if batch:
+            yield batch
+
+    def _finish_batch(self, keys: Sequence[Key]) -> list[Outcome]:
+        def work(connection: Connection) -> tuple[dict[bytes, ScopeRow], dict[Key, RecordRow]]:
+            rows = scope_store.by_id(connection, {scope for scope, _ in keys})
+            return rows, fenced_records.by_key(connection, [key for key in keys if key[1]])
+
+        rows, marks = self._home.database.read(work)
+        pending = {}
+        settled = []
+        for scope, tag in keys:
+            held: ScopeRow | RecordRow | None = marks.get((scope, tag)) if tag else rows.get(scope)
+            if held is not None and held.state is KeyState.DEACTIVATED:
+                pending[scope, tag] = held.destroy_id or b""
+            else:
+                settled.append(_settled((scope, tag), held))
+        return settled + (finish(self._home, pending, rows) if pending else [])
 
 
-def _settled(row: ScopeRow) -> Outcome:
-    if row.state is KeyState.DESTROYED:
-        return Outcome(scope_id=row.id, at=row.destroyed_at)
-    return Outcome(
-        scope_id=row.id, error=DestructionError(f"scope {row.id.hex()} is {row.state} and was not destroyed")
-    )
+def _settled(key: Key, held: ScopeRow | RecordRow | None) -> Outcome:
+    scope, tag = key
+    if held is not None and held.state is KeyState.DESTROYED:
+        return Outcome(scope_id=scope, record_tag=tag, at=held.destroyed_at)
+    what = f"a record of scope {scope.hex()}" if tag else f"scope {scope.hex()}"
+    state = "unknown" if held is None else str(held.state)
+    return Outcome(scope_id=scope, record_tag=tag, error=DestructionError(f"{what} is {state} and was not destroyed"))
 
 
 def _planned(name: str, row: ScopeRow | None) -> PlanItem | KeyVaultError:
     if row is None:
         return UnknownScopeError("no scope of that name in this store, so there is nothing to destroy")
+    return PlanItem(name=name, action=_action(row), row=row)
+
+
+def _action(held: ScopeRow | RecordRow | None) -> PlannedAction:
+    """Say what a run would do with a scope, or with a record, which has a mark only if something was done with it."""
     actions = {KeyState.DEACTIVATED: PlannedAction.FINISH, KeyState.DESTROYED: PlannedAction.NOTHING}
-    return PlanItem(name=name, action=actions.get(row.state, PlannedAction.DESTROY), row=row)
+    return PlannedAction.DESTROY if held is None else actions.get(held.state, PlannedAction.DESTROY)
 
 
 def check_cause(ticket: str, reason: str) -> None:

@@ -1,149 +1,210 @@
 """Steps 2 to 4 of the destruction protocol: erase, prove, acknowledge. Every step can be repeated by any run.
 
-"Destroyed" is written only for scopes whose proof is at hand, in the same transaction as the event that states it.
+"Destroyed" is written only for scopes and records whose proof is at hand, in the same transaction as the event that states it. All
+calls to the engine of one run carry the run's *erasure* id, which the events name.
 """
 
 from __future__ import annotations
 
-import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import version
+from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
-from keyvault.custody.base import Proof
-from keyvault.errors import KeyVaultError, NotProvenError, PermissionDeniedError, Unavailable
-from keyvault.events import EventType, b64, instant, make_event
+from keyvault.custody.base import Proof, Target
+from keyvault.errors import KeyVaultError, NotProvenError
+from keyvault.events import EventType, Value, b64, instant, make_event, new_event_id
 from keyvault.home import Home
 from keyvault.scopes import KIND_RULES
 from keyvault.states import Action, KeyState, apply
-from keyvault.store import outbox
+from keyvault.store import destructions, fenced_records, outbox
 from keyvault.store import scopes as scope_store
 from keyvault.store.destructions import Destruction
+from keyvault.store.fenced_records import RecordRow
 from keyvault.store.scopes import ScopeRow
 from keyvault.transit.base import audit_event
-from shredder.fence import BACKUP_HORIZON, stamp
+from shredder.fence import BACKUP_HORIZON, lease_allowance, stamp
 
 TOOL = "keyvault-shredder"
-ATTEMPTS = 3
-PAUSE_SECONDS = 0.05
-"""Between attempts: another run may have been between re-creating an interrupted deletion's key and deleting it."""
+
+Key = tuple[bytes, bytes]
+"""A scope's id, and a record's tag in it, or none: `Target.key`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What became of one fenced scope: destroyed at `at`, or still pending because of `error`."""
+    """What became of one fenced scope, or record of it: destroyed at `at`, or still pending because of `error`."""
 
     scope_id: bytes
+    record_tag: bytes = b""
     at: datetime | None = None
     error: KeyVaultError | None = None
 
 
-def finish(home: Home, destruction: Destruction, rows: Sequence[ScopeRow]) -> list[Outcome]:
-    """Erase, prove and acknowledge fenced scopes of one destruction (at most 1,000)."""
-    stamp(home, destruction.id)
-    with audit_event(destruction.fence_event):
-        proofs = _erase_and_prove(home, rows)
-    proven = {row.id: proof for row in rows if isinstance(proof := proofs[row.id], Proof)}
-    failed = {row.id: proof for row in rows if isinstance(proof := proofs[row.id], KeyVaultError)}
-    at = home.clock.now()
-    acknowledged = home.database.write(lambda connection: _acknowledge(home, connection, destruction, proven, at))
+class _Group(NamedTuple):
+    """What one event tells of: the same destruction, proven in the same way; for records, of one scope."""
+
+    destroy_id: bytes
+    proof: Proof
+    scope_id: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Run:
+    home: Home
+    causes: Mapping[bytes, Destruction]
+    erasure: str
+    at: datetime
+
+
+def finish(home: Home, pending: Mapping[Key, bytes], rows: Mapping[bytes, ScopeRow]) -> list[Outcome]:
+    """Erase, prove and acknowledge what is fenced; `pending` gives the id of each one's destruction, `rows` the scopes by id."""
+    ids = set(pending.values())
+    causes = home.database.read(lambda connection: destructions.by_id(connection, sorted(ids)))
+    stamp(home, ids)
+    erasure = new_event_id()
+    with audit_event(erasure):
+        proofs = _destroy(home, [Target(rows[scope], tag) for scope, tag in pending])
+    run = _Run(home=home, causes=causes, erasure=erasure, at=home.clock.now())
+    proven = {key: proof for key, proof in proofs.items() if isinstance(proof, Proof)}
+    failed = {key: error for key, error in proofs.items() if isinstance(error, KeyVaultError)}
+    done = home.database.write(lambda connection: _acknowledge(run, connection, proven))
     if failed:
-        acknowledged |= _destroyed_meanwhile(home, failed)
-        failed = {scope: error for scope, error in failed.items() if scope not in acknowledged}
-        home.database.write(lambda connection: _report_failure(connection, destruction, rows, failed, at))
+        done |= _destroyed_meanwhile(home, failed)
+        failed = {key: error for key, error in failed.items() if key not in done}
+        home.database.write(lambda connection: _report_failure(run, connection, failed, pending, rows))
     return [
-        Outcome(scope_id=row.id, error=failed[row.id])
-        if row.id in failed
-        else Outcome(scope_id=row.id, at=acknowledged[row.id])
-        for row in rows
+        Outcome(scope_id=key[0], record_tag=key[1], error=failed[key])
+        if key in failed
+        else Outcome(scope_id=key[0], record_tag=key[1], at=done[key])
+        for key in pending
     ]
 
 
-def _erase_and_prove(home: Home, rows: Sequence[ScopeRow]) -> dict[bytes, Proof | KeyVaultError]:
-    proofs: dict[bytes, Proof | KeyVaultError] = {}
-    for attempt in range(ATTEMPTS):
-        left = [row for row in rows if not isinstance(proofs.get(row.id), Proof)]
-        if not left or not _worth_another(proofs):
-            break
-        if attempt:
-            time.sleep(PAUSE_SECONDS * attempt)
-        for code, custody in home.custodies.items():
-            some = [row for row in left if row.custody == code]
-            # Always before the proof: an engine calls the key of an interrupted deletion absent while its archive is there.
-            erased = custody.erase(some)
-            for row, done, proof in zip(some, erased, custody.prove(some), strict=True):
-                # A deletion that failed may have left the archive, and no proof can see that.
-                proofs[row.id] = proof if done is None else done
+def _destroy(home: Home, targets: Sequence[Target]) -> dict[Key, Proof | KeyVaultError]:
     unknown = NotProvenError("the scope's custody is not available in this home")
-    return {row.id: proofs.get(row.id, unknown) for row in rows}
+    proofs: dict[Key, Proof | KeyVaultError] = {target.key: unknown for target in targets}
+    for code, custody in home.custodies.items():
+        some = [target for target in targets if target.row.custody == code]
+        proofs |= zip([target.key for target in some], custody.destroy(some), strict=True)
+    return proofs
 
 
-def _worth_another(proofs: Mapping[bytes, Proof | KeyVaultError]) -> bool:
-    """Try again where another run may have stood in the way; not where the engine is down or the role may not."""
-    hopeless = (Proof, Unavailable, PermissionDeniedError)
-    return not proofs or any(not isinstance(proof, hopeless) for proof in proofs.values())
+# --- acknowledging ------------------------------------------------------------------------------------------------
 
 
-def _acknowledge(
-    home: Home, connection: Connection, destruction: Destruction, proven: Mapping[bytes, Proof], at: datetime
-) -> dict[bytes, datetime]:
-    """Mark as destroyed what no other run has marked, with one event; return when each was destroyed."""
-    locked = scope_store.by_id(connection, proven, lock=True)
+def _acknowledge(run: _Run, connection: Connection, proven: Mapping[Key, Proof]) -> dict[Key, datetime]:
+    """Mark as destroyed what no other run has marked, with its events; return when each was destroyed."""
+    return _acknowledge_scopes(run, connection, proven) | _acknowledge_records(run, connection, proven)
+
+
+def _acknowledge_scopes(run: _Run, connection: Connection, proven: Mapping[Key, Proof]) -> dict[Key, datetime]:
+    locked = scope_store.by_id(connection, [scope for scope, tag in proven if not tag], lock=True)
     mine = [row for row in locked.values() if row.state is KeyState.DEACTIVATED]
-    earlier = {row.id: row.destroyed_at for row in locked.values() if row.destroyed_at is not None}
-    if not mine:
-        return earlier
     target = apply(KeyState.DEACTIVATED, Action.ACKNOWLEDGE)
-    horizon = at + BACKUP_HORIZON
-    gone = {"sealed_name": None, "destroyed_at": at, "horizon": horizon}
+    gone = {"sealed_name": None, "destroyed_at": run.at, "horizon": run.at + BACKUP_HORIZON}
     people = [row.id for row in mine if KIND_RULES[row.kind].names_person]
     others = [row.id for row in mine if not KIND_RULES[row.kind].names_person]
     scope_store.change_state(connection, people, before=[KeyState.DEACTIVATED], after=target, salt=None, **gone)
     scope_store.change_state(connection, others, before=[KeyState.DEACTIVATED], after=target, **gone)
-    (proof,) = {proven[row.id] for row in mine}  # one custody proves in one way
-    payload = {
-        "destroy_id": b64(destruction.id),
-        "fence": destruction.fence_event,
-        "scopes": [b64(row.commitment) for row in mine],
-        "fenced_at": _bound(row.fenced_at for row in mine),
-        "lease_bound": _bound(row.lease_bound for row in mine),
-        "horizon": instant(horizon),
-        "custody": sorted({home.custodies[row.custody].name for row in mine}),
-        "engine": home.engine.kind,
-        "proof": asdict(proof),
+    groups: dict[_Group, list[ScopeRow]] = defaultdict(list)
+    for row in mine:
+        groups[_Group(row.destroy_id or b"", proven[row.id, b""])].append(row)
+    events = []
+    for group, members in groups.items():
+        payload = {
+            **_evidence(run, group, members),
+            "scopes": [b64(row.commitment) for row in members],
+            "fenced_at": _latest(row.fenced_at for row in members),
+            "lease_bound": _latest(row.lease_bound for row in members),
+        }
+        events.append(make_event(EventType.KEY_DESTROYED, payload, at=run.at))
+    outbox.append(connection, events)
+    earlier = {(row.id, b""): row.destroyed_at for row in locked.values() if row.destroyed_at is not None}
+    return earlier | {(row.id, b""): run.at for row in mine}
+
+
+def _acknowledge_records(run: _Run, connection: Connection, proven: Mapping[Key, Proof]) -> dict[Key, datetime]:
+    locked = fenced_records.by_key(connection, [key for key in proven if key[1]], lock=True)
+    mine = [mark for mark in locked.values() if mark.state is KeyState.DEACTIVATED]
+    fenced_records.acknowledge(connection, [mark.key for mark in mine], at=run.at)
+    scopes = scope_store.by_id(connection, {mark.scope_id for mark in mine})
+    groups: dict[_Group, list[RecordRow]] = defaultdict(list)
+    for mark in mine:
+        groups[_Group(mark.destroy_id or b"", proven[mark.key], mark.scope_id)].append(mark)
+    events = []
+    for group, members in groups.items():
+        row = scopes[members[0].scope_id]
+        fenced = [mark.fenced_at for mark in members if mark.fenced_at is not None]
+        payload = {
+            **_evidence(run, group, [row]),
+            "scope": b64(row.commitment),
+            "records": [b64(mark.tag) for mark in members],
+            "fenced_at": _latest(fenced),
+            "lease_bound": _latest(moment + lease_allowance(run.home) for moment in fenced),
+        }
+        events.append(make_event(EventType.RECORD_DESTROYED, payload, at=run.at))
+    outbox.append(connection, events)
+    earlier = {mark.key: mark.destroyed_at for mark in locked.values() if mark.destroyed_at is not None}
+    return earlier | {mark.key: run.at for mark in mine}
+
+
+def _evidence(run: _Run, group: _Group, rows: Sequence[ScopeRow]) -> dict[str, Value]:
+    return {
+        "destroy_id": b64(group.destroy_id),
+        "fence": run.causes[group.destroy_id].fence_event,
+        "erasure": run.erasure,
+        "horizon": instant(run.at + BACKUP_HORIZON),
+        "custody": sorted({run.home.custodies[row.custody].name for row in rows}),
+        "engine": run.home.engine.kind,
+        "proof": asdict(group.proof),
         "tool": f"{TOOL} {version(TOOL)}",
     }
-    outbox.append(connection, [make_event(EventType.KEY_DESTROYED, payload, at=at)])
-    return earlier | {row.id: at for row in mine}
 
 
-def _destroyed_meanwhile(home: Home, failed: Mapping[bytes, KeyVaultError]) -> dict[bytes, datetime]:
+# --- what is left ---------------------------------------------------------------------------------------------------
+
+
+def _destroyed_meanwhile(home: Home, failed: Mapping[Key, KeyVaultError]) -> dict[Key, datetime]:
     """Return what another run has proven and acknowledged meanwhile, and when."""
-    rows = home.database.read(lambda connection: scope_store.by_id(connection, failed))
-    return {row.id: row.destroyed_at for row in rows.values() if row.destroyed_at is not None}
+
+    def work(connection: Connection) -> dict[Key, datetime]:
+        rows = scope_store.by_id(connection, [scope for scope, tag in failed if not tag])
+        marks = fenced_records.by_key(connection, [key for key in failed if key[1]])
+        scopes = {(row.id, b""): row.destroyed_at for row in rows.values() if row.destroyed_at is not None}
+        return scopes | {key: mark.destroyed_at for key, mark in marks.items() if mark.destroyed_at is not None}
+
+    return home.database.read(work)
 
 
 def _report_failure(
+    run: _Run,
     connection: Connection,
-    destruction: Destruction,
-    rows: Sequence[ScopeRow],
-    failed: Mapping[bytes, KeyVaultError],
-    at: datetime,
+    failed: Mapping[Key, KeyVaultError],
+    pending: Mapping[Key, bytes],
+    rows: Mapping[bytes, ScopeRow],
 ) -> None:
-    if not failed:
-        return
-    payload = {
-        "destroy_id": b64(destruction.id),
-        "fence": destruction.fence_event,
-        "scopes": [b64(row.commitment) for row in rows if row.id in failed],
-        "errors": sorted({type(error).__name__ for error in failed.values()}),
-    }
-    outbox.append(connection, [make_event(EventType.DESTROY_FAILED, payload, at=at)])
+    groups: dict[bytes, list[Key]] = defaultdict(list)
+    for key in failed:
+        groups[pending[key]].append(key)
+    events = []
+    for destroy_id, keys in groups.items():
+        payload = {
+            "destroy_id": b64(destroy_id),
+            "fence": run.causes[destroy_id].fence_event,
+            "erasure": run.erasure,
+            "scopes": [b64(rows[scope].commitment) for scope in dict.fromkeys(scope for scope, _ in keys)],
+            "records": [b64(tag) for _, tag in keys if tag],
+            "errors": sorted({type(failed[key]).__name__ for key in keys}),
+        }
+        events.append(make_event(EventType.DESTROY_FAILED, payload, at=run.at))
+    outbox.append(connection, events)
 
 
-def _bound(moments: Iterable[datetime | None]) -> str | None:
+def _latest(moments: Iterable[datetime | None]) -> str | None:
     known = [moment for moment in moments if moment is not None]
     return instant(max(known)) if known else None

@@ -1,6 +1,6 @@
-"""Step 1 of the destruction protocol: the fence. After its commit no node issues a key of these scopes again.
+"""Step 1 of the destruction protocol: the fence. After its commit no node issues a key of these scopes or records again.
 
-One transaction marks the scopes, copies the opening of each commitment for its certificate, and writes `destroy.fenced`. A second
+One transaction marks them, copies the opening of each scope's commitment for its certificate, and writes `destroy.fenced`. A second
 one stamps `fenced_at` from the database's clock; a crash between them lets the next run stamp it, later, which only lengthens
 the bound that certificates state.
 """
@@ -8,7 +8,7 @@ the bound that certificates state.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -24,15 +24,17 @@ from keyvault.errors import (
 )
 from keyvault.events import MAX_SCOPES_PER_EVENT, EventType, Value, b64, make_event, new_event_id
 from keyvault.home import Home
-from keyvault.states import KeyState
-from keyvault.store import destructions, outbox, system
+from keyvault.states import KeyState, check_issuable
+from keyvault.store import destructions, fenced_records, outbox, system
 from keyvault.store import scopes as scope_store
 from keyvault.store.destructions import Destruction
+from keyvault.store.fenced_records import RecordKey
 from keyvault.store.scopes import ScopeRow
 
 DESTROY_ID_BYTES = 16
 BACKUP_HORIZON = timedelta(days=90)
 """How long a backup may live, and so how long openings and look-ups of destroyed scopes are kept."""
+LIVE = (KeyState.ACTIVE, KeyState.SUSPENDED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,32 +47,55 @@ class Cause:
 
 
 def fence(home: Home, rows: Sequence[ScopeRow], cause: Cause) -> list[bytes]:
-    """Fence live scopes in groups of at most 1,000; return the ids of the destructions.
+    """Fence live scopes in groups of at most 1,000, ring by ring; return the ids of the destructions.
 
     Raises `DestructionPausedError` while destructions are paused: that group and those after it are untouched.
     """
+    ordered = sorted(rows, key=lambda row: (row.custody, row.ring_id or b"", row.slot or 0))
     fenced: list[bytes] = []
-    for start in range(0, len(rows), MAX_SCOPES_PER_EVENT):
-        group = rows[start : start + MAX_SCOPES_PER_EVENT]
+    for start in range(0, len(ordered), MAX_SCOPES_PER_EVENT):
+        group = ordered[start : start + MAX_SCOPES_PER_EVENT]
         destruction = _new_destruction(home, cause)
         openings = _sealed_openings(home, group)
         if home.database.write(partial(_mark, group=group, destruction=destruction, openings=openings)):
             fenced.append(destruction.id)
-            stamp(home, destruction.id)
+    stamp(home, fenced)
     return fenced
 
 
-def stamp(home: Home, destroy_id: bytes) -> None:
+def fence_records(home: Home, row: ScopeRow, tags: Sequence[bytes], cause: Cause) -> list[bytes]:
+    """Fence records of a scope in groups of at most 1,000; return the ids of the destructions.
+
+    Raises `DestructionPausedError`, and `ScopeFencedError` or `ScopeDestroyedError` when the whole scope is.
+    """
+    fenced: list[bytes] = []
+    for start in range(0, len(tags), MAX_SCOPES_PER_EVENT):
+        keys = [(row.id, tag) for tag in tags[start : start + MAX_SCOPES_PER_EVENT]]
+        destruction = _new_destruction(home, cause)
+        if home.database.write(partial(_mark_records, row=row, keys=keys, destruction=destruction)):
+            fenced.append(destruction.id)
+    stamp(home, fenced)
+    return fenced
+
+
+def stamp(home: Home, destroy_ids: Iterable[bytes]) -> None:
     """Write `fenced_at` and the instant by which every cached key has expired, where they are not written yet."""
-    allowance = timedelta(seconds=home.settings.lease_ttl + home.settings.clock_skew)
+    allowance = lease_allowance(home)
 
     def work(connection: Connection) -> None:
         now = home.clock.now() if home.clock.simulated else home.database.now(connection)
-        scope_store.stamp_fence(connection, destroy_id, fenced_at=now, lease_bound=now + allowance)
+        for destroy_id in destroy_ids:
+            scope_store.stamp_fence(connection, destroy_id, fenced_at=now, lease_bound=now + allowance)
+            fenced_records.stamp_fence(connection, destroy_id, fenced_at=now)
         # Always something to commit: a standby that confirms it has confirmed the fence before it, too.
         system.beat(connection, home.node, now)
 
     home.database.write(work)
+
+
+def lease_allowance(home: Home) -> timedelta:
+    """Return how long after its fence a cached key may still be used: one lease, and what clocks may differ by."""
+    return timedelta(seconds=home.settings.lease_ttl + home.settings.clock_skew)
 
 
 def _new_destruction(home: Home, cause: Cause) -> Destruction:
@@ -92,33 +117,57 @@ def _mark(
     openings: dict[bytes, bytes],
 ) -> bool:
     """Fence what is still live of the group; False, and nothing written, when another run was faster with all of it."""
-    if system.is_paused(connection, lock=True):
-        raise DestructionPausedError("destructions are paused: run `keyvault destroy resume` when they may go on")
+    _check_not_paused(connection)
     locked = scope_store.by_id(connection, [row.id for row in group], lock=True)
-    live = [row.id for row in locked.values() if row.state in {KeyState.ACTIVE, KeyState.SUSPENDED}]
+    live = [row.id for row in locked.values() if row.state in LIVE]
     if not live:
         return False
     destructions.insert(connection, destruction)
-    scope_store.change_state(
-        connection,
-        live,
-        before=[KeyState.ACTIVE, KeyState.SUSPENDED],
-        after=KeyState.DEACTIVATED,
-        destroy_id=destruction.id,
-    )
-    kept = {scope: sealed for scope, sealed in openings.items() if scope in set(live)}
+    scope_store.change_state(connection, live, before=LIVE, after=KeyState.DEACTIVATED, destroy_id=destruction.id)
+    wanted = set(live)
+    kept = {scope: sealed for scope, sealed in openings.items() if scope in wanted}
     destructions.keep_openings(connection, kept, until=destruction.created_at + BACKUP_HORIZON)
+    _tell(connection, destruction, [locked[scope] for scope in live], [])
+    return True
+
+
+def _mark_records(
+    connection: Connection, *, row: ScopeRow, keys: Sequence[RecordKey], destruction: Destruction
+) -> bool:
+    """Fence the records that are not fenced yet; False, and nothing written, when all of them are."""
+    _check_not_paused(connection)
+    locked = scope_store.by_id(connection, [row.id], lock=True)[row.id]
+    if locked.state not in LIVE:
+        check_issuable(locked.state, row.id)
+    marked = fenced_records.by_key(connection, keys, lock=True)
+    live = [key for key in keys if key not in marked or marked[key].state in LIVE]
+    if not live:
+        return False
+    destructions.insert(connection, destruction)
+    fenced_records.put(
+        connection, live, before=[KeyState.SUSPENDED], after=KeyState.DEACTIVATED, destroy_id=destruction.id
+    )
+    _tell(connection, destruction, [locked], [tag for _, tag in live])
+    return True
+
+
+def _check_not_paused(connection: Connection) -> None:
+    if system.is_paused(connection, lock=True):
+        raise DestructionPausedError("destructions are paused: run `keyvault destroy resume` when they may go on")
+
+
+def _tell(connection: Connection, destruction: Destruction, rows: Sequence[ScopeRow], tags: Sequence[bytes]) -> None:
     payload: dict[str, Value] = {
         "destroy_id": b64(destruction.id),
         "reason": destruction.reason,
         "ticket": b64(destruction.ticket),
         "requested_by": b64(destruction.requested_by),
         "approvals": 1,
-        "scopes": [b64(locked[scope].commitment) for scope in live],
+        "scopes": [b64(row.commitment) for row in rows],
+        "records": [b64(tag) for tag in tags],
     }
     event = make_event(EventType.DESTROY_FENCED, payload, at=destruction.created_at, event_id=destruction.fence_event)
     outbox.append(connection, [event])
-    return True
 
 
 def _sealed_openings(home: Home, group: Sequence[ScopeRow]) -> dict[bytes, bytes]:

@@ -1,4 +1,4 @@
-"""Fixtures that give a fresh home on each pair of engine and store."""
+"""Fixtures that give a fresh home on each pair of engine and store, in each custody."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.homes import PAIRS, TestHome, embedded_home, vault_home
+from tests.homes import CUSTODIES, PAIRS, TestHome, embedded_home, vault_home
+
+
+@pytest.fixture(params=CUSTODIES)
+def custody(request: pytest.FixtureRequest) -> str:
+    """The custody of the test's home."""
+    return str(request.param)
 
 
 @pytest.fixture(params=PAIRS)
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> TestHome:
-    """A fresh home; every test that takes it runs on both pairs."""
+def home(request: pytest.FixtureRequest, tmp_path: Path, custody: str) -> TestHome:
+    """A fresh home; every test that takes it runs on both pairs, in both custodies."""
     if request.param == "embedded+sqlite":
-        return embedded_home(tmp_path)
-    return vault_home(tmp_path, request.getfixturevalue("vault_server"), request.getfixturevalue("postgres_url"))
+        return embedded_home(tmp_path, custody=custody)
+    server, url = request.getfixturevalue("vault_server"), request.getfixturevalue("postgres_url")
+    return vault_home(tmp_path, server, url, custody=custody)

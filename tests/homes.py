@@ -19,6 +19,7 @@ from tests.servers import VaultServer
 
 MOUNTS = ("transit_mount", "log_mount", "kv_mount", "approle_mount")
 PAIRS = ("embedded+sqlite", "vault+postgresql")
+CUSTODIES = ("ring", "dedicated")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +59,13 @@ class TestHome:
         return TestHome(path=path, store_url=store_url)
 
 
-def embedded_home(directory: Path, *, clock: str = "real", store_url: str | None = None) -> TestHome:
+def embedded_home(
+    directory: Path, *, clock: str = "real", store_url: str | None = None, custody: str | None = None
+) -> TestHome:
     """Make a home on the embedded engine; its store is SQLite unless a URL is given."""
     path = directory / "home"
     url = store_url or f"sqlite:///{path / 'store.db'}"
-    init_home(path, InitOptions(engine_dir=str(directory / "engine"), clock=clock, store=url))
+    init_home(path, InitOptions(engine_dir=str(directory / "engine"), clock=clock, store=url, custody=custody))
     return TestHome(path=path, store_url=url)
 
 
@@ -75,11 +78,12 @@ def own_mounts(server: VaultServer, **changes: Any) -> VaultSettings:
     )
 
 
-def vault_home(directory: Path, server: VaultServer, store_url: str) -> TestHome:
+def vault_home(directory: Path, server: VaultServer, store_url: str, *, custody: str | None = None) -> TestHome:
     """Make a home on a real Vault, under mounts of its own."""
     path = directory / "home"
     options = InitOptions(
         engine="vault",
+        custody=custody,
         store=store_url,
         vault=own_mounts(server),
         admin_token=server.root_token,

@@ -8,12 +8,26 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
 from keyvault.errors import KeyVaultError
+from keyvault.scopes import Scope
 from keyvault.store.scopes import ScopeRow
 from keyvault.wrapped import CustodyCode
+
+
+class Target(NamedTuple):
+    """A key that a custody holds: a whole scope's, or that of the record at a tag (8 bytes) in it."""
+
+    row: ScopeRow
+    record_tag: bytes = b""
+
+    @property
+    def key(self) -> tuple[bytes, bytes]:
+        """The scope's id (16 bytes) and the record's tag: what it is found under, and hashed by faster than by its row."""
+        return self.row.id, self.record_tag
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,20 +48,27 @@ class Identity:
     data: bytes
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
-class Share:
+class Share(NamedTuple):
     """A scope's contribution to a wrapping key: 32 secret bytes, and the token from which they can be had again."""
 
     secret: bytearray
     token: bytes
 
+    def __repr__(self) -> str:
+        return "Share()"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Proof:
-    """How it is known that a scope's key is gone."""
+    """How it is known that a key is gone.
+
+    `key` is what the engine says of it, `retained_ciphertext` what became of something it had encrypted, `neighbour` whether a
+    live key that shared its secret state still works, or "none" where there is no such key.
+    """
 
     key: str
     retained_ciphertext: str
+    neighbour: str = "none"
 
 
 class Custody(ABC):
@@ -56,10 +77,12 @@ class Custody(ABC):
     code: CustodyCode
     """The custody byte in a wrapped key's header."""
     name: str
+    holds_records: bool
+    """Whether single records have keys of their own."""
 
     @abstractmethod
-    def prepare(self, count: int) -> list[Placement | KeyVaultError]:
-        """Make what must exist before `count` scopes can be written; whatever is not bound later is cleaned up."""
+    def prepare(self, scopes: Sequence[Scope]) -> list[Placement | KeyVaultError]:
+        """Make what must exist before these scopes can be written; whatever is not bound later is cleaned up, or never used."""
 
     @abstractmethod
     def bind(self, connection: Connection, placements: Sequence[Placement]) -> set[Placement]:
@@ -78,20 +101,20 @@ class Custody(ABC):
         """Decrypt each row's `sealed_name`; `KeyMissingError` when the key is gone."""
 
     @abstractmethod
-    def fresh_shares(self, rows: Sequence[ScopeRow]) -> list[Share | KeyVaultError]:
-        """Give each scope's share for a new wrapping key."""
+    def fresh_shares(self, targets: Sequence[Target]) -> list[Share | KeyVaultError]:
+        """Give each target's share for a new wrapping key."""
 
     @abstractmethod
-    def recover_shares(self, items: Sequence[tuple[ScopeRow, bytes]]) -> list[bytearray | KeyVaultError]:
+    def recover_shares(self, items: Sequence[tuple[Target, bytes]]) -> list[bytearray | KeyVaultError]:
         """Give the shares again from their tokens."""
 
     @abstractmethod
-    def erase(self, rows: Sequence[ScopeRow]) -> list[KeyVaultError | None]:
-        """Destroy the keys. Idempotent; says nothing about success, `prove` does."""
+    def destroy(self, targets: Sequence[Target]) -> list[Proof | KeyVaultError]:
+        """Destroy fenced keys, and establish that each is gone and what it encrypted stays shut. Idempotent.
 
-    @abstractmethod
-    def prove(self, rows: Sequence[ScopeRow]) -> list[Proof | KeyVaultError]:
-        """Establish that each key is gone and that what it encrypted stays shut; `NotProvenError` otherwise."""
+        An error in a proof's place means that the destruction is pending: `NotProvenError` when the key may still be there, or
+        another run is at it.
+        """
 
     @abstractmethod
     def unused(self, limit: int) -> list[str]:
@@ -104,3 +127,7 @@ class Custody(ABC):
     @abstractmethod
     def forget_unused(self, connection: Connection, references: Sequence[str]) -> None:
         """Remove what remembers unused keys that are gone."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Wipe the secrets that are kept in memory."""

@@ -6,35 +6,40 @@ A share is a transit data key; its ciphertext is the share token. The key itself
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TypeVar
 
 from sqlalchemy.engine import Connection
 
 from keyvault.clock import Clock
-from keyvault.custody.base import Custody, Identity, Placement, Proof, Share
+from keyvault.custody.base import Custody, Identity, Placement, Proof, Share, Target
+from keyvault.custody.missing import explain_missing
+from keyvault.custody.ring_sealing import key_name
 from keyvault.errors import (
     CiphertextRefusedError,
     KeyMissingError,
     KeyVaultError,
     NotProvenError,
-    ScopeDestroyedError,
-    ScopeFencedError,
+    PermissionDeniedError,
+    RecordsNotSupportedError,
+    Unavailable,
 )
-from keyvault.results import caught, values_of
-from keyvault.states import check_issuable
+from keyvault.results import values_of
+from keyvault.scopes import Scope
 from keyvault.store import intents
 from keyvault.store.database import Database
-from keyvault.store.scopes import ScopeRow, all_key_refs, by_id, key_refs
+from keyvault.store.rings import all_ring_ids
+from keyvault.store.scopes import ScopeRow, all_key_refs, key_refs
 from keyvault.system_keys import SYSTEM_KEY
 from keyvault.transit.base import Ciphertext, Plaintext, TransitEngine
 from keyvault.wrapped import CustodyCode
 
-T = TypeVar("T")
-
 ABANDONED_AFTER = timedelta(hours=1)
 """A creator that has not finished by then never will: it would find its intent gone."""
+ATTEMPTS = 3
+PAUSE_SECONDS = 0.05
+"""Between attempts: another run may have been between re-creating an interrupted deletion's key and deleting it."""
 
 
 class DedicatedCustody(Custody):
@@ -42,6 +47,7 @@ class DedicatedCustody(Custody):
 
     code = CustodyCode.DEDICATED
     name = "dedicated"
+    holds_records = False
 
     def __init__(self, database: Database, engine: TransitEngine, clock: Clock) -> None:
         """Use this store for intents and this engine for keys."""
@@ -49,9 +55,9 @@ class DedicatedCustody(Custody):
         self._engine = engine
         self._clock = clock
 
-    def prepare(self, count: int) -> list[Placement | KeyVaultError]:
+    def prepare(self, scopes: Sequence[Scope]) -> list[Placement | KeyVaultError]:
         """Announce random names, commit, and only then make the keys."""
-        names = [f"k-{secrets.token_hex(16)}" for _ in range(count)]
+        names = [f"k-{secrets.token_hex(16)}" for _ in scopes]
         now = self._clock.now()
         self._database.write(lambda connection: intents.announce(connection, names, at=now))
         made = self._engine.create_keys(names)
@@ -82,30 +88,49 @@ class DedicatedCustody(Custody):
 
     def open_identities(self, rows: Sequence[ScopeRow]) -> list[bytearray | KeyVaultError]:
         """Decrypt with the scope's transit key."""
-        return self._explained(rows, self._engine.decrypt([_sealed_identity(row) for row in rows]))
+        return explain_missing(
+            self._database, [Target(row) for row in rows], self._engine.decrypt([_sealed_identity(row) for row in rows])
+        )
 
-    def fresh_shares(self, rows: Sequence[ScopeRow]) -> list[Share | KeyVaultError]:
+    def fresh_shares(self, targets: Sequence[Target]) -> list[Share | KeyVaultError]:
         """Ask the engine for a data key under each scope's key."""
+        rows = [_whole(target) for target in targets]
         keys = self._engine.generate_data_keys([_key_of(row) for row in rows])
         return [
             key if isinstance(key, KeyVaultError) else Share(secret=key.plaintext, token=key.text.encode())
-            for key in self._explained(rows, keys)
+            for key in explain_missing(self._database, targets, keys)
         ]
 
-    def recover_shares(self, items: Sequence[tuple[ScopeRow, bytes]]) -> list[bytearray | KeyVaultError]:
+    def recover_shares(self, items: Sequence[tuple[Target, bytes]]) -> list[bytearray | KeyVaultError]:
         """Let the engine decrypt the tokens."""
-        wanted = [Ciphertext(name=_key_of(row), text=token.decode("ascii", "replace")) for row, token in items]
-        return self._explained([row for row, _ in items], self._engine.decrypt(wanted))
+        rows = [_whole(target) for target, _ in items]
+        wanted = [
+            Ciphertext(name=_key_of(row), text=token.decode("ascii", "replace"))
+            for row, (_, token) in zip(rows, items, strict=True)
+        ]
+        return explain_missing(self._database, [target for target, _ in items], self._engine.decrypt(wanted))
 
-    def erase(self, rows: Sequence[ScopeRow]) -> list[KeyVaultError | None]:
-        """Allow deletion and delete."""
-        return self._engine.delete_keys([_key_of(row) for row in rows])
+    def destroy(self, targets: Sequence[Target]) -> list[Proof | KeyVaultError]:
+        """Allow deletion and delete; then require that the key reads as absent and the sealed name, kept for this, stays shut."""
+        proofs: dict[int, Proof | KeyVaultError] = {}
+        for attempt in range(ATTEMPTS):
+            left = [index for index in range(len(targets)) if _worth_another(proofs.get(index))]
+            if not left:
+                break
+            if attempt:
+                time.sleep(PAUSE_SECONDS * attempt)
+            rows = [_whole(targets[index]) for index in left]
+            proofs |= zip(left, self._delete_and_prove(rows), strict=True)
+        return [proofs[index] for index in range(len(targets))]
 
-    def prove(self, rows: Sequence[ScopeRow]) -> list[Proof | KeyVaultError]:
-        """Require that the key reads as absent and that the sealed name, kept for this, no longer opens."""
+    def _delete_and_prove(self, rows: Sequence[ScopeRow]) -> list[Proof | KeyVaultError]:
+        # Always before the proof: an engine calls the key of an interrupted deletion absent while its archive is there.
+        deleted = self._engine.delete_keys([_key_of(row) for row in rows])
         found = self._engine.read_keys([_key_of(row) for row in rows])
         opened = self._engine.decrypt([_sealed_identity(row) for row in rows])
-        return [_judge(row.id.hex(), info, plain) for row, info, plain in zip(rows, found, opened, strict=True)]
+        judged = (_judge(row.id.hex(), info, plain) for row, info, plain in zip(rows, found, opened, strict=True))
+        # A deletion that failed may have left the archive, and no proof can see that.
+        return [proof if error is None else error for error, proof in zip(deleted, judged, strict=True)]
 
     def unused(self, limit: int) -> list[str]:
         """Return keys of abandoned intents. A key that a row holds is never among them, whatever the intent says."""
@@ -130,6 +155,9 @@ class DedicatedCustody(Custody):
         """Remove the intents."""
         intents.forget(connection, references)
 
+    def close(self) -> None:
+        """Nothing is kept in memory."""
+
     def _abandon_aged(self) -> None:
         """Mark what creators that died left behind, unless this database may be an older copy.
 
@@ -141,30 +169,24 @@ class DedicatedCustody(Custody):
             return
         # The engine first: whatever it lists then was announced before, and is found in the database now.
         listed = set(self._engine.list_keys()) - {SYSTEM_KEY}
-        if listed <= self._database.read(
-            lambda connection: intents.all_references(connection) | all_key_refs(connection)
-        ):
+        if listed <= self._database.read(_all_keys):
             self._database.write(lambda connection: intents.abandon_older_than(connection, before))
 
-    def _explained(self, rows: Sequence[ScopeRow], results: Sequence[T | KeyVaultError]) -> list[T | KeyVaultError]:
-        """Say of a missing key which scope it belongs to: an alarm, unless the scope was destroyed while this went on."""
-        ids = [row.id for row, result in zip(rows, results, strict=True) if isinstance(result, KeyMissingError)]
-        if not ids:
-            return list(results)
-        now = self._database.read(lambda connection: by_id(connection, ids))
-        return [
-            _missing(now.get(row.id, row)) if isinstance(result, KeyMissingError) else result
-            for row, result in zip(rows, results, strict=True)
-        ]
+
+def _all_keys(connection: Connection) -> set[str]:
+    rings = {key_name(ring_id) for ring_id in all_ring_ids(connection)}
+    return intents.all_references(connection) | all_key_refs(connection) | rings
 
 
-def _missing(row: ScopeRow) -> KeyVaultError:
-    if isinstance(ended := caught(check_issuable, row.state, row.id), ScopeFencedError | ScopeDestroyedError):
-        return ended
-    return KeyMissingError(
-        f"scope {row.id.hex()}: its key is missing from the engine although the database calls it {row.state}: either it was "
-        "destroyed and this database is an older copy, or the engine is not this store's. Nothing can be read; run `keyvault doctor`"
-    )
+def _worth_another(outcome: Proof | KeyVaultError | None) -> bool:
+    """Try again where another run may have stood in the way; not where the engine is down or the role may not."""
+    return not isinstance(outcome, Proof | Unavailable | PermissionDeniedError)
+
+
+def _whole(target: Target) -> ScopeRow:
+    if target.record_tag:
+        raise RecordsNotSupportedError("dedicated custody has no keys for single records")
+    return target.row
 
 
 def _judge(scope: str, info: object, plain: object) -> Proof | KeyVaultError:

@@ -128,6 +128,13 @@ def pointer_path(ring_id: bytes, incarnation: int) -> str:
     return f"pointer/{_hex(ring_id)}-{incarnation}"
 
 
+def slots_path(ring_id: bytes, incarnation: int) -> str:
+    """Return the path of the entry whose version counts the ring's reserved chunks of slots; raises as `pointer_path`."""
+    if incarnation < 0:
+        raise InvalidInputError("incarnations are counted from 0")
+    return f"slots/{_hex(ring_id)}-{incarnation}"
+
+
 def new_entry(epoch: int) -> str:
     """Return the name of a new state's entry, which nobody else can come upon: the epoch (1 or more) and 16 random bytes."""
     return f"{epoch}-{secrets.token_hex(16)}"

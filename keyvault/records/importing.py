@@ -17,7 +17,7 @@ from keyvault.records.parts import (
     parse_record,
 )
 from keyvault.records.sealed_file import RecordFile
-from keyvault.values import OpenRequest, SealRequest
+from keyvault.values import OpenRequest, ScopeInfo, SealRequest
 from keyvault.vault import KeyVault
 
 DEFAULT_BATCH = 500
@@ -57,6 +57,7 @@ class RecordImporter:
         self._pii_fields = pii_fields
         self._on_malformed = on_malformed
         self._seen: set[str] = set()
+        self._with_records: set[str] = set()
         self.summary = ImportSummary()
 
     def run(
@@ -98,7 +99,7 @@ class RecordImporter:
         # A consumer's scope is made only for a record that has a place under its month.
         records = self._with_scopes(records, lambda record: record.month)
         records = self._with_scopes(records, lambda record: record.consumer)
-        envelopes = self._vault.seal_many([request for record in records for request in _requests(record)])
+        envelopes = self._vault.seal_many([request for record in records for request in self._requests(record)])
         sealed = []
         for record, identity, content in zip(records, envelopes[::2], envelopes[1::2], strict=True):
             if isinstance(identity, KeyVaultError) or isinstance(content, KeyVaultError):
@@ -114,6 +115,9 @@ class RecordImporter:
         """Make the records' scopes, and return the records that have one."""
         names = list(dict.fromkeys(map(scope_of, records)))
         made = dict(zip(names, self._vault.ensure_scopes(names), strict=True))
+        self._with_records.update(
+            name for name, info in made.items() if isinstance(info, ScopeInfo) and info.holds_records
+        )
         ready = []
         for record in records:
             result = made[scope_of(record)]
@@ -122,6 +126,23 @@ class RecordImporter:
             else:
                 ready.append(record)
         return ready
+
+    def _requests(self, record: SourceRecord) -> tuple[SealRequest, SealRequest]:
+        """Ask for both parts, under the record's own key where its month has such keys."""
+        key = record.record if record.month in self._with_records else None
+        identity = SealRequest(
+            plaintext=record.identity,
+            scopes=(record.month, record.consumer),
+            associated_data=associated_data("identity", record.record),
+            record=key,
+        )
+        content = SealRequest(
+            plaintext=record.content,
+            scopes=(record.month,),
+            associated_data=associated_data("content", record.record),
+            record=key,
+        )
+        return identity, content
 
     def _refuse(self, error: object) -> None:
         """Count what the scope's state forbids; anything else ends the import, which can be run again."""
@@ -133,18 +154,6 @@ class RecordImporter:
             self.summary.refused[type(error).__name__] += 1
         elif isinstance(error, KeyVaultError):
             raise error
-
-
-def _requests(record: SourceRecord) -> tuple[SealRequest, SealRequest]:
-    identity = SealRequest(
-        plaintext=record.identity,
-        scopes=(record.month, record.consumer),
-        associated_data=associated_data("identity", record.record),
-    )
-    content = SealRequest(
-        plaintext=record.content, scopes=(record.month,), associated_data=associated_data("content", record.record)
-    )
-    return identity, content
 
 
 def open_records(

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from keyvault.scopes import ScopeKind
 from keyvault.states import KeyState
 from keyvault.store.dialects import conflict_insert
-from keyvault.store.tables import scopes
+from keyvault.store.tables import rings, scopes
 
 T = TypeVar("T")
 
@@ -23,7 +23,10 @@ CHUNK = 500
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScopeRow:
-    """One generation of a scope. `id` 16 bytes; `lookup`, `commitment`, `salt`, `account` 32 bytes each."""
+    """One generation of a scope. `id` 16 bytes; `lookup`, `commitment`, `salt`, `account` 32 bytes each.
+
+    `ring_epoch` is the furthest epoch that its ring's state was known to have when the row was read.
+    """
 
     id: bytes
     generation: int
@@ -46,13 +49,14 @@ class ScopeRow:
     lease_bound: datetime | None = None
     horizon: datetime | None = None
     destroy_id: bytes | None = None
+    ring_epoch: int = 0
 
 
 def newest_by_lookup(connection: Connection, lookups: Iterable[bytes]) -> dict[bytes, ScopeRow]:
     """Return, for each look-up HMAC that is known, its newest generation."""
     found: dict[bytes, ScopeRow] = {}
     for chunk in chunks(sorted(set(lookups))):
-        query = sa.select(scopes).where(scopes.c.lookup.in_(chunk)).order_by(scopes.c.generation)
+        query = _select().where(scopes.c.lookup.in_(chunk)).order_by(scopes.c.generation)
         for row in connection.execute(query):
             found[row.lookup] = _value(row)
     return found
@@ -62,8 +66,8 @@ def by_id(connection: Connection, ids: Iterable[bytes], *, lock: bool = False) -
     """Return the rows of these ids; `lock` holds them until the transaction ends."""
     found: dict[bytes, ScopeRow] = {}
     for chunk in chunks(sorted(set(ids))):
-        query = sa.select(scopes).where(scopes.c.id.in_(chunk)).order_by(scopes.c.id)
-        for row in connection.execute(query.with_for_update() if lock else query):
+        query = _select().where(scopes.c.id.in_(chunk)).order_by(scopes.c.id)
+        for row in connection.execute(query.with_for_update(of=scopes) if lock else query):
             found[row.id] = _value(row)
     return found
 
@@ -105,12 +109,19 @@ def stamp_fence(connection: Connection, destroy_id: bytes, *, fenced_at: datetim
     )
 
 
-def awaiting_destruction(connection: Connection, destroy_id: bytes | None = None, *, limit: int) -> list[ScopeRow]:
-    """Return fenced rows, of one destruction or of all, oldest destruction first."""
-    query = sa.select(scopes).where(scopes.c.state == str(KeyState.DEACTIVATED))
-    if destroy_id is not None:
-        query = query.where(scopes.c.destroy_id == destroy_id)
-    return [_value(row) for row in connection.execute(query.order_by(scopes.c.destroy_id, scopes.c.id).limit(limit))]
+def awaiting_destruction(connection: Connection, *, limit: int | None = None) -> list[bytes]:
+    """Return the ids of fenced scopes, oldest destruction first."""
+    query = sa.select(scopes.c.id).where(scopes.c.state == str(KeyState.DEACTIVATED))
+    return list(connection.execute(query.order_by(scopes.c.destroy_id, scopes.c.id).limit(limit)).scalars())
+
+
+def ring_ids(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, bytes]:
+    """Return the ring of each of these scopes that is in one."""
+    found: dict[bytes, bytes] = {}
+    for chunk in chunks(sorted(set(ids))):
+        query = sa.select(scopes.c.id, scopes.c.ring_id).where(scopes.c.id.in_(chunk), scopes.c.ring_id.is_not(None))
+        found |= {row.id: row.ring_id for row in connection.execute(query)}
+    return found
 
 
 def forget_lookups(connection: Connection, *, kinds: Iterable[ScopeKind], now: datetime) -> None:
@@ -139,7 +150,7 @@ def page(
     connection: Connection, *, after: bytes, limit: int, kind: ScopeKind | None = None, state: KeyState | None = None
 ) -> list[ScopeRow]:
     """Return rows by id, those behind `after`, at most `limit`."""
-    query = sa.select(scopes).where(scopes.c.id > after)
+    query = _select().where(scopes.c.id > after)
     if kind is not None:
         query = query.where(scopes.c.kind == str(kind))
     if state is not None:
@@ -166,7 +177,12 @@ def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
         yield items[start : start + CHUNK]
 
 
-COLUMNS = tuple(field.name for field in fields(ScopeRow))
+COLUMNS = tuple(field.name for field in fields(ScopeRow) if field.name != "ring_epoch")
+
+
+def _select() -> sa.Select[Any]:
+    epoch = sa.func.coalesce(rings.c.epoch, 0).label("ring_epoch")
+    return sa.select(scopes, epoch).select_from(scopes.outerjoin(rings, scopes.c.ring_id == rings.c.id))
 
 
 def _columns(row: ScopeRow) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def test_a_fence_is_stamped_once(store: Database) -> None:
             lambda c, at=moment: scope_store.stamp_fence(c, cause.id, fenced_at=at, lease_bound=at)  # type: ignore[misc]
         )
     assert store.read(lambda c: scope_store.by_id(c, [scope.id]))[scope.id].fenced_at == NOW
-    assert [found.id for found in store.read(lambda c: scope_store.awaiting_destruction(c, limit=5))] == [scope.id]
+    assert store.read(lambda c: scope_store.awaiting_destruction(c, limit=5)) == [scope.id]
 
 
 def test_more_rows_than_one_statement_takes(store: Database) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from keyvault.events import EventType
 from keyvault.results import values_of
+from keyvault.scopes import Scope
 from keyvault.store import outbox
 from keyvault.transit.embedded import EmbeddedEngine
 from shredder.destroy import Destroyer
@@ -37,7 +38,7 @@ def emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[d
         with monkeypatch.context() as patch:
             patch.setattr(EmbeddedEngine, "delete_keys", lambda _self, names: [None for _ in names])
             destroyer.destroy([CONSUMER], ticket="T-17", requested_by="ada")
-        lost = values_of(opened.custody.prepare(1))
+        lost = values_of(opened.custody.prepare([Scope.parse(CONSUMER)]))
         opened.database.write(lambda c: (opened.custody.bind(c, lost), opened.custody.discard(c, lost)))
         destroyer.finish_pending()
         bodies = opened.database.read(outbox.bodies)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from keyvault.admission import admit_request, admit_wrapped
+from keyvault.admission import MAX_RECORD_BYTES, Marks, Targets, address_request, admit_request, admit_wrapped, tag_of
+from keyvault.custody.base import Target
 from keyvault.errors import (
     AlreadyDueError,
     DecryptionFailedError,
@@ -19,6 +21,7 @@ from keyvault.errors import (
 )
 from keyvault.scopes import Scope
 from keyvault.states import KeyState
+from keyvault.store.fenced_records import RecordRow
 from keyvault.store.scopes import ScopeRow
 from keyvault.values import KeyRequest
 from keyvault.wrapped import CustodyCode, Header, ScopeShareRef, WrappedKey
@@ -30,11 +33,21 @@ NAMES = [PERSON, MONTH, BUSINESS, *(f"consumer/acct-1/{index}" for index in rang
 SCOPES = {name: Scope.parse(name) for name in NAMES}
 
 
-def row(name: str, *, state: KeyState = KeyState.ACTIVE, due_at: datetime | None = None) -> ScopeRow:
+INDEX_KEY = b"i" * 32
+NO_MARKS: Marks = {}
+
+
+def row(
+    name: str,
+    *,
+    state: KeyState = KeyState.ACTIVE,
+    due_at: datetime | None = None,
+    custody: CustodyCode = CustodyCode.DEDICATED,
+) -> ScopeRow:
     return ScopeRow(
         id=bytes([NAMES.index(name)]) * 16,
         generation=1,
-        custody=CustodyCode.DEDICATED,
+        custody=custody,
         kind=SCOPES[name].kind,
         due_at=due_at,
         lookup=bytes(32),
@@ -46,6 +59,17 @@ def row(name: str, *, state: KeyState = KeyState.ACTIVE, due_at: datetime | None
 
 
 ROWS = {name: row(name) for name in NAMES}
+RING_ROWS = {name: row(name, custody=CustodyCode.RING) for name in NAMES}
+
+
+def admit(request: KeyRequest, rows: Mapping[str, ScopeRow], marks: Marks = NO_MARKS) -> Targets:
+    targets = address_request(request, SCOPES, rows, INDEX_KEY)
+    admit_request(targets, request.purpose, marks, NOW)
+    return targets
+
+
+def whole(*names: str) -> Targets:
+    return tuple(Target(ROWS[name]) for name in names)
 
 
 def wrapped(*references: ScopeShareRef) -> WrappedKey:
@@ -68,26 +92,26 @@ STATES = [
 
 @pytest.mark.parametrize("names", [(PERSON,), (MONTH, PERSON), (PERSON, MONTH), tuple(NAMES[:8])])
 def test_rows_come_in_the_requests_order(names: tuple[str, ...]) -> None:
-    assert admit_request(KeyRequest(scopes=names), SCOPES, ROWS, NOW) == tuple(ROWS[name] for name in names)
+    assert admit(KeyRequest(scopes=names), ROWS) == whole(*names)
 
 
 @pytest.mark.parametrize("names", [(), tuple(NAMES[:9]), (PERSON, PERSON), (PERSON, MONTH, PERSON)])
 def test_a_wrong_number_of_scopes_is_refused(names: tuple[str, ...]) -> None:
     with pytest.raises(InvalidInputError, match=r"^a key is asked for under 1 to 8 different scopes$"):
-        admit_request(KeyRequest(scopes=names), SCOPES, ROWS, NOW)
+        admit(KeyRequest(scopes=names), ROWS)
 
 
 @pytest.mark.parametrize("record", ["r-1", ""])
 def test_dedicated_custody_has_no_keys_for_records(record: str) -> None:
     with pytest.raises(
-        RecordsNotSupportedError, match=r"^dedicated custody has no keys for single records: seal under"
+        RecordsNotSupportedError, match=r"dedicated custody, which has no keys for single records: seal"
     ):
-        admit_request(KeyRequest(scopes=(MONTH,), record=record), SCOPES, ROWS, NOW)
+        admit(KeyRequest(scopes=(MONTH,), record=record), ROWS)
 
 
 def test_an_unknown_scope_is_refused_by_its_kind_alone() -> None:
     with pytest.raises(UnknownScopeError, match=r"^no such consumer scope: create it with ensure_scopes first$"):
-        admit_request(KeyRequest(scopes=(MONTH, PERSON)), SCOPES, {MONTH: ROWS[MONTH]}, NOW)
+        admit(KeyRequest(scopes=(MONTH, PERSON)), {MONTH: ROWS[MONTH]})
 
 
 @pytest.mark.parametrize(("state", "error"), STATES)
@@ -97,7 +121,7 @@ def test_no_key_under_any_scope_that_is_not_active(
 ) -> None:
     rows = {**ROWS, PERSON: row(PERSON, state=state)}
     with pytest.raises(error, match=f"^scope {ROWS[PERSON].id.hex()} is "):
-        admit_request(KeyRequest(scopes=names), SCOPES, rows, NOW)
+        admit(KeyRequest(scopes=names), rows)
 
 
 @pytest.mark.parametrize(
@@ -107,10 +131,10 @@ def test_nothing_new_under_a_scope_from_its_due_date_on(due_at: datetime, *, ref
     rows = {MONTH: row(MONTH, due_at=due_at)}
     request = KeyRequest(scopes=(MONTH,))
     if not refused:
-        assert admit_request(request, SCOPES, rows, NOW) == (rows[MONTH],)
+        assert admit(request, rows) == (Target(rows[MONTH]),)
         return
     with pytest.raises(AlreadyDueError, match=f"^scope {'01' * 16} is due for destruction: nothing new may be put"):
-        admit_request(request, SCOPES, rows, NOW)
+        admit(request, rows)
 
 
 @pytest.mark.parametrize(
@@ -125,14 +149,14 @@ def test_nothing_new_under_a_scope_from_its_due_date_on(due_at: datetime, *, ref
 def test_purposes(name: str, purpose: str | None, *, refused: bool) -> None:
     request = KeyRequest(scopes=(name,), purpose=purpose)
     if not refused:
-        assert admit_request(request, SCOPES, ROWS, NOW) == (ROWS[name],)
-        assert admit_wrapped(wrapped(reference(name)), {row.id: row for row in ROWS.values()}, purpose) == (ROWS[name],)
+        assert admit(request, ROWS) == whole(name)
+        assert admit_wrapped(wrapped(reference(name)), BY_ID, purpose, NO_MARKS) == whole(name)
         return
     message = r"^the policy allows no key of a business scope for the purpose 'marketing'$"
     with pytest.raises(PurposeNotAllowedError, match=message):
-        admit_request(request, SCOPES, ROWS, NOW)
+        admit(request, ROWS)
     with pytest.raises(PurposeNotAllowedError, match=message):
-        admit_wrapped(wrapped(reference(name)), {ROWS[name].id: ROWS[name]}, purpose)
+        admit_wrapped(wrapped(reference(name)), {ROWS[name].id: ROWS[name]}, purpose, NO_MARKS)
 
 
 # --- wrapped keys ------------------------------------------------------------------------------------------------
@@ -142,17 +166,17 @@ BY_ID = {row.id: row for row in ROWS.values()}
 
 @pytest.mark.parametrize("names", [(PERSON,), (MONTH, PERSON), tuple(NAMES[:8])])
 def test_rows_come_in_the_headers_order(names: tuple[str, ...]) -> None:
-    assert admit_wrapped(wrapped(*map(reference, names)), BY_ID, None) == tuple(ROWS[name] for name in names)
+    assert admit_wrapped(wrapped(*map(reference, names)), BY_ID, None, NO_MARKS) == whole(*names)
 
 
 def test_a_key_of_a_scope_that_is_due_but_not_destroyed_still_opens() -> None:
     due = row(MONTH, due_at=NOW - timedelta(days=400))
-    assert admit_wrapped(wrapped(reference(MONTH)), {due.id: due}, None) == (due,)
+    assert admit_wrapped(wrapped(reference(MONTH)), {due.id: due}, None, NO_MARKS) == (Target(due),)
 
 
 def test_a_scope_of_another_store_is_named_by_its_id() -> None:
     with pytest.raises(UnknownScopeError, match=f"^scope {'00' * 16} is not in this store: the data belongs to"):
-        admit_wrapped(wrapped(reference(MONTH), reference(PERSON)), {ROWS[MONTH].id: ROWS[MONTH]}, None)
+        admit_wrapped(wrapped(reference(MONTH), reference(PERSON)), {ROWS[MONTH].id: ROWS[MONTH]}, None, NO_MARKS)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +184,7 @@ def test_a_scope_of_another_store_is_named_by_its_id() -> None:
 )
 def test_a_header_that_contradicts_the_store_is_refused(altered: ScopeShareRef) -> None:
     with pytest.raises(DecryptionFailedError, match=f"^scope {'00' * 16}: the header's custody or generation was alt"):
-        admit_wrapped(wrapped(altered), BY_ID, None)
+        admit_wrapped(wrapped(altered), BY_ID, None, NO_MARKS)
 
 
 @pytest.mark.parametrize(("state", "error"), STATES)
@@ -168,7 +192,63 @@ def test_no_key_is_given_back_under_any_scope_that_is_not_active(state: KeyState
     rows = {**BY_ID, ROWS[PERSON].id: replace(ROWS[PERSON], state=state)}
     for names in ((PERSON,), (PERSON, MONTH), (MONTH, PERSON)):
         with pytest.raises(error, match=f"^scope {ROWS[PERSON].id.hex()} is "):
-            admit_wrapped(wrapped(*map(reference, names)), rows, None)
+            admit_wrapped(wrapped(*map(reference, names)), rows, None, NO_MARKS)
+
+
+# --- records -----------------------------------------------------------------------------------------------------
+
+TAG = tag_of(RING_ROWS[MONTH], "r-1", INDEX_KEY)
+
+
+def mark(state: KeyState) -> Marks:
+    row = RecordRow(
+        scope_id=RING_ROWS[MONTH].id, tag=TAG, state=state, fenced_at=None, destroyed_at=None, destroy_id=None
+    )
+    return {row.key: row}
+
+
+def test_a_record_narrows_the_account_month_alone() -> None:
+    request = KeyRequest(scopes=(PERSON, MONTH), record="r-1")
+    assert admit(request, RING_ROWS) == (Target(RING_ROWS[PERSON]), Target(RING_ROWS[MONTH], TAG))
+
+
+@pytest.mark.parametrize("name", [PERSON, BUSINESS])
+def test_only_account_months_have_records(name: str) -> None:
+    with pytest.raises(RecordsNotSupportedError, match=r"^only account-months have records with keys of their own"):
+        admit(KeyRequest(scopes=(name,), record="r-1"), RING_ROWS)
+    with pytest.raises(RecordsNotSupportedError, match=r"^a \w+ scope has no records with keys of their own$"):
+        tag_of(RING_ROWS[name], "r-1", INDEX_KEY)
+
+
+@pytest.mark.parametrize("record", ["", "é" * (MAX_RECORD_BYTES // 2) + "x"])
+def test_a_records_id_has_a_length(record: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"^a record's id has 1 to 512 bytes$"):
+        admit(KeyRequest(scopes=(MONTH,), record=record), RING_ROWS)
+    assert len(tag_of(RING_ROWS[MONTH], "é" * (MAX_RECORD_BYTES // 2), INDEX_KEY)) == 8
+
+
+def test_tags_differ_by_record_and_by_scope() -> None:
+    other = replace(RING_ROWS[MONTH], id=b"o" * 16)
+    assert len({TAG, tag_of(RING_ROWS[MONTH], "r-2", INDEX_KEY), tag_of(other, "r-1", INDEX_KEY)}) == 3
+
+
+@pytest.mark.parametrize(("state", "error"), STATES)
+def test_a_marked_record_gives_no_key_and_the_rest_of_its_month_does(state: KeyState, error: type[Exception]) -> None:
+    reference = ScopeShareRef(scope_id=RING_ROWS[MONTH].id, custody=CustodyCode.RING, generation=1, record_tag=TAG)
+    rows = {RING_ROWS[MONTH].id: RING_ROWS[MONTH]}
+    with pytest.raises(error, match=f"^a record of scope {'01' * 16} is "):
+        admit(KeyRequest(scopes=(MONTH,), record="r-1"), RING_ROWS, mark(state))
+    with pytest.raises(error, match=f"^a record of scope {'01' * 16} is "):
+        admit_wrapped(wrapped(reference), rows, None, mark(state))
+    assert admit(KeyRequest(scopes=(MONTH,), record="r-2"), RING_ROWS, mark(state))
+    assert admit(KeyRequest(scopes=(MONTH,)), RING_ROWS, mark(state)) == (Target(RING_ROWS[MONTH]),)
+    assert admit_wrapped(wrapped(reference), rows, None, NO_MARKS) == (Target(RING_ROWS[MONTH], TAG),)
+
+
+def test_a_record_in_a_header_of_dedicated_custody_is_refused() -> None:
+    altered = ScopeShareRef(scope_id=ROWS[MONTH].id, custody=CustodyCode.DEDICATED, generation=1, record_tag=TAG)
+    with pytest.raises(DecryptionFailedError, match=r"the header names a record, and its custody has none$"):
+        admit_wrapped(wrapped(altered), BY_ID, None, NO_MARKS)
 
 
 def test_no_refusal_shows_a_name() -> None:
@@ -179,6 +259,6 @@ def test_no_refusal_shows_a_name() -> None:
     ]
     for request, rows in cases:
         with pytest.raises((UnknownScopeError, AlreadyDueError, *(error for _, error in STATES))) as raised:
-            admit_request(request, SCOPES, rows, NOW)
+            admit(request, rows)
         assert "Zenobia" not in str(raised.value)
         assert "acct-1" not in str(raised.value)

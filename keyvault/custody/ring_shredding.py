@@ -1,0 +1,272 @@
+"""Destroying scopes and records of rings: one replacement of a ring's state for all that is fenced in it, rings side by side.
+
+A worker takes the ring's lease and looks up, in one transaction, everything of the ring that the database calls fenced or destroyed;
+all of that is gone from the state it writes, whoever asked for it. The lease is for progress; that two workers at one ring do no
+harm is the business of `keyvault.custody.ring_state`. A ring of which nothing is live any more is closed in that same transaction,
+against creators, and destroyed as a whole: its transit key and its state.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+from sqlalchemy.engine import Connection
+
+from keyvault.clock import Clock
+from keyvault.custody.base import Proof, Target
+from keyvault.custody.ring_records import erase_records, read_records
+from keyvault.custody.ring_sealing import LoadedRing
+from keyvault.custody.ring_state import RingStates
+from keyvault.errors import (
+    CheckAndSetError,
+    KeyVaultError,
+    NotProvenError,
+    PuncturedError,
+    RestoreDetected,
+    Unavailable,
+)
+from keyvault.formats import wipe
+from keyvault.puncture import Frontier
+from keyvault.puncture_records import EntryRef, leaf_of
+from keyvault.puncture_state import RingState
+from keyvault.results import caught
+from keyvault.store import leases, rings
+from keyvault.store.database import Database
+from keyvault.store.rings import RingContent, RingRow
+from keyvault.transit.base import TransitEngine
+
+PARALLEL_RINGS = 16
+LEASE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
+POLL_SECONDS = 0.02
+ATTEMPTS = 5
+
+Outcomes = dict[tuple[bytes, bytes], Proof | KeyVaultError]
+"""By `Target.key`."""
+
+PUNCTURED = Proof(key="punctured", retained_ciphertext="refused", neighbour="derivable")
+PUNCTURED_ALONE = Proof(key="punctured", retained_ciphertext="refused")
+RING_DESTROYED = Proof(key="absent", retained_ciphertext="refused")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    """A ring under lease. `whole`: nothing in it is live, and nothing can come to be."""
+
+    ring: RingRow
+    content: RingContent
+    token: int
+    whole: bool
+
+
+class RingShredder:
+    """Destroys keys in rings. Thread-safe."""
+
+    def __init__(self, database: Database, engine: TransitEngine, clock: Clock, states: RingStates) -> None:
+        """`states` are those of the deployment's incarnation."""
+        self._database = database
+        self._engine = engine
+        self._clock = clock
+        self._states = states
+
+    def destroy(self, targets: Sequence[Target]) -> list[Proof | KeyVaultError]:
+        """Destroy fenced scopes and records, all of a ring at once; an outcome for each, in input order."""
+        groups: dict[bytes, list[Target]] = defaultdict(list)
+        for target in targets:
+            groups[target.row.ring_id or b""].append(target)
+        outcomes: Outcomes = {}
+        with ThreadPoolExecutor(PARALLEL_RINGS) as pool:
+            running = [
+                pool.submit(copy_context().run, partial(self._destroy_in, ring_id, some))
+                for ring_id, some in groups.items()
+            ]
+            for done in running:
+                outcomes |= done.result()
+        return [outcomes[target.key] for target in targets]
+
+    def _destroy_in(self, ring_id: bytes, targets: Sequence[Target]) -> Outcomes:
+        done = caught(self._work, ring_id, targets)
+        return {target.key: done for target in targets} if isinstance(done, KeyVaultError) else done
+
+    def _work(self, ring_id: bytes, targets: Sequence[Target]) -> Outcomes:
+        with self._leased(ring_id) as job:
+            if job.whole:
+                self._states.destroy(ring_id)
+                now = self._clock.now()
+                self._database.write(lambda connection: rings.note_destroyed(connection, ring_id, at=now))
+                return {target.key: RING_DESTROYED for target in targets}
+            stored = self._replaced(job)
+            try:
+                self._database.write(
+                    lambda connection: rings.note_state(
+                        connection, ring_id, epoch=stored.epoch, version=stored.key_version
+                    )
+                )
+                return self._proven(stored, targets, job.content.live)
+            finally:
+                stored.state.wipe()
+
+    # --- the lease --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _leased(self, ring_id: bytes) -> Iterator[_Job]:
+        job = self._wait_for(ring_id)
+        try:
+            yield job
+        finally:
+            self._database.write(
+                lambda connection: leases.release(
+                    connection, _lease(ring_id), job.token, now=self._database.now(connection)
+                )
+            )
+
+    def _wait_for(self, ring_id: bytes) -> _Job:
+        patience = time.monotonic() + PATIENCE_SECONDS
+        while (job := self._database.write(lambda connection: self._take(connection, ring_id))) is None:
+            if time.monotonic() > patience:
+                raise NotProvenError(
+                    f"ring {ring_id.hex()}: another run has been working on it for {PATIENCE_SECONDS:.0f} s; the next run finishes what it leaves"
+                )
+            time.sleep(POLL_SECONDS)
+        return job
+
+    def _take(self, connection: Connection, ring_id: bytes) -> _Job | None:
+        """Take the lease, look up all that must go, and close the ring when nothing of it may stay."""
+        now = self._database.now(connection)
+        until = now + timedelta(seconds=LEASE_SECONDS)
+        token = leases.acquire(connection, _lease(ring_id), now=now, until=until)
+        if token is None:
+            return None
+        ring = rings.by_id(connection, [ring_id], lock=True).get(ring_id)
+        if ring is None:
+            raise NotProvenError(f"ring {ring_id.hex()} is not in this database, so nothing of it can be destroyed")
+        content = rings.content(connection, ring_id)
+        whole = content.live is None and (ring.month is not None or ring.closed_at is not None)
+        if whole:
+            rings.close(connection, ring_id, at=self._clock.now())
+        return _Job(ring=ring, content=content, token=token, whole=whole)
+
+    # --- the ring ---------------------------------------------------------------------------------------------------
+
+    def _replaced(self, job: _Job) -> LoadedRing:
+        """Return the ring's stored state without anything that must go, its predecessors proven dead."""
+        ring, content = job.ring, job.content
+        for _ in range(ATTEMPTS):
+            loaded = self._states.load(ring.id)
+            if loaded.epoch < ring.epoch:
+                loaded.state.wipe()
+                raise RestoreDetected(
+                    f"ring {ring.id.hex()} is at epoch {loaded.epoch} in the engine, and the database has seen epoch {ring.epoch}: the engine "
+                    "is an older copy. Nothing is destroyed in it until the replay is done"
+                )
+            if self._is_gone(loaded, content):
+                loaded.state.wipe()
+                return self._states.resume(ring.id)
+            try:
+                return self._states.replace(
+                    loaded,
+                    lambda state, epoch: self._without(ring.id, epoch, state, content),
+                    is_punctured=lambda state: _lacks(state, content),
+                    highest_version=ring.highest_version,
+                )
+            except CheckAndSetError:
+                continue
+            finally:
+                loaded.state.wipe()
+        raise Unavailable(f"ring {ring.id.hex()}: other workers keep replacing its state: try again")
+
+    def _without(self, ring_id: bytes, epoch: int, state: RingState, content: RingContent) -> RingState:
+        """Return the state without ended slots and erased records; the entries of what is left of those are written first."""
+        moved: dict[int, EntryRef] = {}
+        for (slot, scope_id), tags in content.erased.items():
+            node = state.derive(slot)
+            try:
+                moved[slot] = erase_records(self._engine, ring_id, scope_id, epoch, node, tags)
+            finally:
+                node.wipe()
+        if not moved:
+            return state.puncture_slots(content.ended)
+        with_records = state.move_records(moved)
+        try:
+            return with_records.puncture_slots(content.ended)
+        finally:
+            with_records.wipe()
+
+    def _is_gone(self, loaded: LoadedRing, content: RingContent) -> bool:
+        """Tell whether an earlier run has done it all, and only its acknowledgement is missing."""
+        return _lacks(loaded.state, content) and all(
+            erased for place, tags in content.erased.items() for _, erased in self._erased(loaded, place, tags)
+        )
+
+    # --- the proof --------------------------------------------------------------------------------------------------
+
+    def _proven(self, stored: LoadedRing, targets: Sequence[Target], live: int | None) -> Outcomes:
+        """Judge each target by the stored state, which was opened anew after the flip."""
+        if live is not None:
+            stored.state.derive(live).wipe()
+        proof = PUNCTURED_ALONE if live is None else PUNCTURED
+        gone = set(stored.state.punctured)
+        outcomes: Outcomes = {}
+        records: dict[tuple[int, bytes], list[bytes]] = defaultdict(list)
+        for target in targets:
+            row, tag = target
+            if row.slot in gone:
+                outcomes[target.key] = proof
+            elif tag and row.slot is not None:
+                records[row.slot, row.id].append(tag)
+            else:
+                outcomes[target.key] = NotProvenError(f"scope {row.id.hex()}: its ring's state still holds its node")
+        for place, tags in records.items():
+            left = NotProvenError(f"scope {place[1].hex()}: the key of a record that was erased can still be derived")
+            for tag, erased in self._erased(stored, place, tags):
+                outcomes[place[1], tag] = proof if erased else left
+        return outcomes
+
+    def _erased(
+        self, ring: LoadedRing, place: tuple[int, bytes], tags: Iterable[bytes]
+    ) -> Iterator[tuple[bytes, bool]]:
+        """Tell of each record whether nothing derives its key: not the state, nor the entries it refers to."""
+        slot, scope_id = place
+        node = ring.state.derive(slot)
+        frontier: Frontier | None = None
+        try:
+            for tag in sorted(tags):  # so that each chunk is read once
+                if not isinstance(node.records, EntryRef):
+                    yield tag, False
+                    continue
+                if frontier is None or leaf_of(tag) >= frontier.end:
+                    if frontier is not None:
+                        frontier.wipe()
+                    frontier = read_records(self._engine, ring.ring_id, scope_id, node.records, tag)
+                yield tag, _is_punctured(frontier, tag)
+        finally:
+            node.wipe()
+            if frontier is not None:
+                frontier.wipe()
+
+
+def _lacks(state: RingState, content: RingContent) -> bool:
+    """Tell whether a state lacks the ended slots, and keeps no root of records of those with erased ones."""
+    return content.ended <= set(state.punctured) and all(
+        not isinstance(state.derive(slot).records, bytearray) for slot, _ in content.erased
+    )
+
+
+def _is_punctured(frontier: Frontier, tag: bytes) -> bool:
+    try:
+        wipe(frontier.derive(leaf_of(tag)))
+    except PuncturedError:
+        return True
+    return False
+
+
+def _lease(ring_id: bytes) -> str:
+    return f"ring/{ring_id.hex()}"

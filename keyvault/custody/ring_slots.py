@@ -1,0 +1,160 @@
+"""Giving out the slots of rings, so that no two scopes ever get the same one.
+
+Slots are reserved in chunks, by check-and-set on the ring's slots entry in the engine: the number of a chunk *is* the version that the
+entry gets. A chunk belongs to the process that reserved it, which gives its slots out from memory; what is left of it when the
+process ends is never used. So no database decides who gets a slot, and none that is restored can give one out twice.
+
+A ring is written down in the database first, then made in the engine, which can be repeated, and opened last. Account-months have
+rings of their month; everything else fills one ring after the other.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from keyvault.clock import Clock
+from keyvault.custody.base import Placement
+from keyvault.custody.ring_sealing import RING_ID_BYTES, slots_path
+from keyvault.custody.ring_state import RingStates
+from keyvault.errors import CheckAndSetError, RestoreDetected, Unavailable
+from keyvault.scopes import Scope, ScopeKind
+from keyvault.store import rings
+from keyvault.store.database import Database
+from keyvault.store.rings import RingRow
+from keyvault.transit.base import TransitEngine
+
+CHUNK_SLOTS = 256
+TAKES_SCOPES_FOR = timedelta(days=30)
+"""Whoever steals a ring's state can read what is created in it later; so not much is."""
+ATTEMPTS = 50
+
+Month = str | None
+
+
+@dataclass(kw_only=True, slots=True)
+class _Chunk:
+    ring_id: bytes
+    next: int
+    end: int
+    closes_at: datetime
+
+
+class SlotAllocator:
+    """Gives out slots, opening rings as they are needed. Thread-safe."""
+
+    def __init__(
+        self,
+        database: Database,
+        engine: TransitEngine,
+        clock: Clock,
+        states: RingStates,
+        *,
+        incarnation: int,
+        capacity: int,
+    ) -> None:
+        """`capacity` is that of rings that are opened from now on, 1 to 8,192."""
+        self._database = database
+        self._engine = engine
+        self._clock = clock
+        self._states = states
+        self._incarnation = incarnation
+        self._capacity = capacity
+        self._chunks: dict[Month, _Chunk] = {}
+        self._lock = threading.Lock()
+
+    def take(self, scopes: Sequence[Scope]) -> list[Placement]:
+        """Return a slot for each scope. Raises `RestoreDetected`, `Unavailable`, and what the engine raises."""
+        with self._lock:
+            slots = {month: iter(self._take(month, count)) for month, count in Counter(map(_month, scopes)).items()}
+        return [next(slots[_month(scope)]) for scope in scopes]
+
+    def forget(self, ring_ids: set[bytes]) -> None:
+        """Give out no more slots of rings that were closed."""
+        with self._lock:
+            for month in [month for month, chunk in self._chunks.items() if chunk.ring_id in ring_ids]:
+                del self._chunks[month]
+
+    def _take(self, month: Month, count: int) -> list[Placement]:
+        taken: list[Placement] = []
+        while len(taken) < count:
+            chunk = self._chunks.get(month)
+            if chunk is None or chunk.next == chunk.end or chunk.closes_at <= self._clock.now():
+                chunk = self._chunks[month] = self._reserve(month)
+            end = min(chunk.end, chunk.next + count - len(taken))
+            taken += (Placement(ring_id=chunk.ring_id, slot=slot) for slot in range(chunk.next, end))
+            chunk.next = end
+        return taken
+
+    def _reserve(self, month: Month) -> _Chunk:
+        """Reserve a chunk of the ring that takes scopes of this month."""
+        for _ in range(ATTEMPTS):
+            taking = self._database.read(
+                lambda connection: rings.taking(connection, incarnation=self._incarnation, month=month)
+            )
+            now = self._clock.now()
+            for ring in taking:
+                if ring.opened_at is not None and ring.opened_at + TAKES_SCOPES_FOR <= now:
+                    self._database.write(partial(rings.close, ring_id=ring.id, at=now))
+                elif (chunk := self._reserve_in(ring)) is not None:
+                    if ring.id == taking[-1].id and chunk.end + ring.capacity // 4 >= ring.capacity:
+                        self._make(self._announce(month))  # a spare, before anybody has to wait for one
+                    return chunk
+            self._announce(month)
+        raise Unavailable("others fill the rings faster than a slot can be reserved: try again")
+
+    def _announce(self, month: Month) -> bytes:
+        ring_id = secrets.token_bytes(RING_ID_BYTES)
+        self._database.write(
+            lambda connection: rings.announce(
+                connection, ring_id, incarnation=self._incarnation, capacity=self._capacity, month=month
+            )
+        )
+        return ring_id
+
+    def _make(self, ring_id: bytes) -> None:
+        self._states.create(ring_id, self._capacity)
+
+    def _reserve_in(self, ring: RingRow) -> _Chunk | None:
+        """Reserve the ring's next chunk; None when it has no more."""
+        opened_at = ring.opened_at
+        if opened_at is None:
+            self._states.create(ring.id, ring.capacity)
+            now = self._clock.now()
+            opened_at = self._database.write(lambda connection: rings.open_(connection, ring.id, at=now))
+        path = slots_path(ring.id, self._incarnation)
+        for _ in range(ATTEMPTS):
+            entry = self._engine.get_state(path)
+            version = entry.version if entry else 0
+            if version < ring.chunks:
+                raise RestoreDetected(
+                    f"ring {ring.id.hex()}: the engine has given out {version} chunks of slots, and the database knows of {ring.chunks}: the "
+                    "engine is an older copy. No scope is created until what it lost is replayed"
+                )
+            if version * CHUNK_SLOTS >= ring.capacity:
+                return None
+            try:
+                number = self._engine.put_state(path, f"{CHUNK_SLOTS}", expected_version=version)
+            except CheckAndSetError:
+                continue
+            return _Chunk(
+                ring_id=ring.id,
+                next=(number - 1) * CHUNK_SLOTS,
+                end=min(number * CHUNK_SLOTS, ring.capacity),
+                closes_at=opened_at + TAKES_SCOPES_FOR,
+            )
+        raise Unavailable("others reserve slots faster: try again")
+
+
+def chunk_number(slot: int) -> int:
+    """Return the number, from 1, of the chunk that a slot lies in."""
+    return slot // CHUNK_SLOTS + 1
+
+
+def _month(scope: Scope) -> Month:
+    return scope.period if scope.kind is ScopeKind.COMMUNICATIONS else None

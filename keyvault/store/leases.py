@@ -1,0 +1,54 @@
+"""Leases with fencing tokens: who may work on something now. They let workers get on; safety never rests on one."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from keyvault.store.dialects import conflict_insert
+from keyvault.store.tables import leases
+
+
+def acquire(connection: Connection, name: str, *, now: datetime, until: datetime) -> int | None:
+    """Take a lease that is free, has expired, or whose holder is dead; return its token, which grows with every holder, or None.
+
+    `now` and `until` are the database's time.
+    """
+    me = _holder(os.getpid())
+    held = connection.execute(sa.select(leases.c.holder).where(leases.c.name == name)).scalar()
+    statement = conflict_insert(connection, leases).values(name=name, holder=me, token=1, expires_at=until)
+    statement = statement.on_conflict_do_update(
+        index_elements=["name"],
+        set_={"holder": me, "token": leases.c.token + 1, "expires_at": until},
+        where=(leases.c.expires_at <= now) | (leases.c.holder == (held if held and _is_dead(held) else None)),
+    )
+    token: int | None = connection.execute(statement.returning(leases.c.token)).scalar()
+    return token
+
+
+def release(connection: Connection, name: str, token: int, *, now: datetime) -> bool:
+    """End a lease; False when it had expired and went to another holder meanwhile. Its token is never given out again."""
+    statement = sa.update(leases).where(leases.c.name == name, leases.c.token == token).values(expires_at=now)
+    return connection.execute(statement).rowcount == 1
+
+
+def _holder(pid: int) -> str:
+    return f"{socket.gethostname()[:48]}/{pid}"
+
+
+def _is_dead(holder: str) -> bool:
+    """Tell whether a process of this machine is gone; of another machine's nobody knows."""
+    pid = int(holder.rpartition("/")[2])
+    if holder != _holder(pid):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

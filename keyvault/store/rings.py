@@ -1,0 +1,161 @@
+"""Queries on rings: which there are, how far their slots are given out, and how far their states have come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from keyvault.states import KeyState
+from keyvault.store.scopes import chunks
+from keyvault.store.tables import fenced_records, rings, scopes
+
+ENDED = (str(KeyState.DEACTIVATED), str(KeyState.DESTROYED))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RingRow:
+    """A ring. `id` 16 bytes; `month` (`2026-11`) where it holds that month's account-months only.
+
+    `chunks` is the number of the last chunk of slots that a scope is known to sit in; `epoch` and `highest_version` are the furthest
+    that were seen. A ring without `opened_at` takes no scopes yet, one with `closed_at` none any more.
+    """
+
+    id: bytes
+    incarnation: int
+    epoch: int
+    highest_version: int
+    capacity: int
+    chunks: int
+    month: str | None
+    opened_at: datetime | None
+    closed_at: datetime | None
+    destroyed_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RingContent:
+    """What a worker needs to know of a ring's scopes.
+
+    `ended` are the slots of fenced and destroyed scopes; `erased` the fenced tags of others, by slot and scope id; `live` a slot of
+    a scope that is neither, or None.
+    """
+
+    ended: frozenset[int]
+    erased: Mapping[tuple[int, bytes], frozenset[bytes]]
+    live: int | None
+
+
+def announce(connection: Connection, ring_id: bytes, *, incarnation: int, capacity: int, month: str | None) -> None:
+    """Write a ring down before it is made, so that no crash leaves one behind that nobody knows of."""
+    connection.execute(
+        sa.insert(rings).values(
+            id=ring_id, incarnation=incarnation, epoch=0, highest_version=0, capacity=capacity, chunks=0, month=month
+        )
+    )
+
+
+def taking(connection: Connection, *, incarnation: int, month: str | None) -> list[RingRow]:
+    """Return the rings that may take scopes of a month (None: of other kinds): the opened ones, longest first, then the spare."""
+    query = (
+        sa.select(rings)
+        .where(
+            rings.c.incarnation == incarnation,
+            rings.c.month.is_(None) if month is None else rings.c.month == month,
+            rings.c.closed_at.is_(None),
+        )
+        .order_by(rings.c.opened_at.is_(None), rings.c.opened_at, rings.c.id)
+    )
+    return [_value(row) for row in connection.execute(query)]
+
+
+def open_(connection: Connection, ring_id: bytes, *, at: datetime) -> datetime:
+    """Let a ring take scopes, from `at` on unless it was opened before; return since when."""
+    statement = sa.update(rings).where(rings.c.id == ring_id, rings.c.opened_at.is_(None)).values(opened_at=at)
+    connection.execute(statement)
+    opened: datetime = connection.execute(sa.select(rings.c.opened_at).where(rings.c.id == ring_id)).scalar_one()
+    return opened
+
+
+def close(connection: Connection, ring_id: bytes, *, at: datetime) -> None:
+    """Let a ring take no more scopes."""
+    connection.execute(sa.update(rings).where(rings.c.id == ring_id, rings.c.closed_at.is_(None)).values(closed_at=at))
+
+
+def take_slots(connection: Connection, chunk_numbers: Mapping[bytes, int]) -> set[bytes]:
+    """Return which of these rings still take scopes, and keep that true until the transaction ends; note the chunks in use."""
+    taken: set[bytes] = set()
+    for ring_id, number in sorted(chunk_numbers.items()):
+        query = sa.select(rings.c.chunks).where(rings.c.id == ring_id, rings.c.closed_at.is_(None))
+        known = connection.execute(query.with_for_update(read=True)).scalar()
+        if known is None:
+            continue
+        taken.add(ring_id)
+        if known < number:
+            connection.execute(
+                sa.update(rings).where(rings.c.id == ring_id, rings.c.chunks < number).values(chunks=number)
+            )
+    return taken
+
+
+def by_id(connection: Connection, ids: Iterable[bytes], *, lock: bool = False) -> dict[bytes, RingRow]:
+    """Return the rings of these ids; `lock` holds them until the transaction ends."""
+    found: dict[bytes, RingRow] = {}
+    for chunk in chunks(sorted(set(ids))):
+        query = sa.select(rings).where(rings.c.id.in_(chunk)).order_by(rings.c.id)
+        for row in connection.execute(query.with_for_update() if lock else query):
+            found[row.id] = _value(row)
+    return found
+
+
+def all_ring_ids(connection: Connection) -> set[bytes]:
+    """Return the ids of all rings, destroyed ones included."""
+    return set(connection.execute(sa.select(rings.c.id)).scalars())
+
+
+def content(connection: Connection, ring_id: bytes) -> RingContent:
+    """Return what is known of a ring's scopes; records that are proven gone already are left out."""
+    slots = connection.execute(sa.select(scopes.c.slot, scopes.c.state).where(scopes.c.ring_id == ring_id)).all()
+    ended = frozenset(slot for slot, state in slots if state in ENDED)
+    query = (
+        sa.select(scopes.c.slot, scopes.c.id, fenced_records.c.tag)
+        .join(fenced_records, fenced_records.c.scope_id == scopes.c.id)
+        .where(
+            scopes.c.ring_id == ring_id,
+            scopes.c.state.not_in(ENDED),
+            fenced_records.c.state == str(KeyState.DEACTIVATED),
+        )
+    )
+    erased: dict[tuple[int, bytes], set[bytes]] = {}
+    for slot, scope_id, tag in connection.execute(query):
+        erased.setdefault((slot, scope_id), set()).add(tag)
+    return RingContent(
+        ended=ended,
+        erased={place: frozenset(tags) for place, tags in erased.items()},
+        live=next((slot for slot, state in slots if state not in ENDED), None),
+    )
+
+
+def note_state(connection: Connection, ring_id: bytes, *, epoch: int, version: int) -> None:
+    """Remember how far a ring's state and transit key have come; never goes back."""
+    connection.execute(sa.update(rings).where(rings.c.id == ring_id, rings.c.epoch < epoch).values(epoch=epoch))
+    connection.execute(
+        sa.update(rings).where(rings.c.id == ring_id, rings.c.highest_version < version).values(highest_version=version)
+    )
+
+
+def note_destroyed(connection: Connection, ring_id: bytes, *, at: datetime) -> None:
+    """Remember that a ring was destroyed with all its keys."""
+    connection.execute(
+        sa.update(rings).where(rings.c.id == ring_id, rings.c.destroyed_at.is_(None)).values(destroyed_at=at)
+    )
+
+
+def _value(row: sa.Row[Any]) -> RingRow:
+    columns = dict(row._mapping)  # noqa: SLF001 - the documented way to a row's mapping
+    del columns["covered_by"]
+    return RingRow(**columns)
