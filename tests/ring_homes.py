@@ -96,12 +96,14 @@ def filled(vault: KeyVault, scopes: Sequence[str], records: Iterable[str] = ()) 
 
 
 def shred(destroyer: Destroyer, *scopes: str) -> None:
-    assert [outcome.error for outcome in destroyer.destroy(scopes, **CAUSE)] == [None] * len(scopes)
+    errors = [outcome.error for outcome in destroyer.destroy(scopes, **CAUSE)]
+    assert errors == [None] * len(scopes)
 
 
 def shred_records(destroyer: Destroyer, scope: str, *records: str) -> None:
     outcomes = destroyer.destroy_records(scope, records, **CAUSE)
-    assert [outcome.error for outcome in outcomes] == [None] * len(records)
+    errors = [outcome.error for outcome in outcomes]
+    assert errors == [None] * len(records)
 
 
 def opened(home: TestHome, items: Sequence[Sealed]) -> list[bytes | KeyVaultError]:

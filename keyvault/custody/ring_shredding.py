@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,6 +27,7 @@ from keyvault.custody.ring_sealing import LoadedRing
 from keyvault.custody.ring_state import RingStates
 from keyvault.errors import (
     CheckAndSetError,
+    KeyMissingError,
     KeyVaultError,
     NotProvenError,
     PuncturedError,
@@ -103,16 +104,22 @@ class RingShredder:
                 now = self._clock.now()
                 self._database.write(lambda connection: rings.note_destroyed(connection, ring_id, at=now))
                 return {target.key: RING_DESTROYED for target in targets}
-            stored = self._replaced(job)
-            try:
-                self._database.write(
-                    lambda connection: rings.note_state(
-                        connection, ring_id, epoch=stored.epoch, version=stored.key_version
-                    )
+            for _ in range(ATTEMPTS - 1):
+                with suppress(KeyMissingError):  # another worker replaced the state since it was read, and its entries
+                    return self._puncture(job, targets)
+            return self._puncture(job, targets)
+
+    def _puncture(self, job: _Job, targets: Sequence[Target]) -> Outcomes:
+        stored = self._replaced(job)
+        try:
+            self._database.write(
+                lambda connection: rings.note_state(
+                    connection, stored.ring_id, epoch=stored.epoch, version=stored.key_version
                 )
-                return self._proven(stored, targets, self._known(stored, job.content).live)
-            finally:
-                stored.state.wipe()
+            )
+            return self._proven(stored, targets, self._known(stored, job.content).live)
+        finally:
+            stored.state.wipe()
 
     # --- the lease --------------------------------------------------------------------------------------------------
 
