@@ -13,12 +13,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from keyvault import KeyVault, OpenRequest, SealRequest
+from keyvault.custody.ring_state import RingStates
 from keyvault.errors import KeyVaultError
 from keyvault.home import Home
 from keyvault.results import values_of
 from keyvault.settings import load_settings, write_settings
 from keyvault.states import KeyState
-from keyvault.store import outbox, tables
+from keyvault.store import outbox, system, tables
+from keyvault.store import scopes as scope_store
+from keyvault.store.scopes import ScopeRow
 from shredder.destroy import Destroyer
 from tests.homes import TestHome
 
@@ -147,3 +150,21 @@ def with_capacity(home: TestHome, capacity: int) -> TestHome:
     """Let the home's new rings take so many scopes."""
     write_settings(home.path, replace(load_settings(home.path, {}), ring_capacity=capacity))
     return home
+
+
+def states_of(home: Home) -> RingStates:
+    row = home.database.read(system.load)
+    assert row is not None
+    return RingStates(home.engine, row.incarnation)
+
+
+def row_of(home: Home, name: str) -> ScopeRow:
+    lookup = home.keys.lookup(name.encode())
+    return home.database.read(lambda c: scope_store.newest_by_lookup(c, [lookup]))[lookup]
+
+
+def scope_share(home: Home, name: str) -> bytes:
+    """Return the share that the ring's stored state gives for a scope; raises `PuncturedError` where it gives none."""
+    row = row_of(home, name)
+    node = states_of(home).load(row.ring_id or b"").state.derive(row.slot or 0)
+    return bytes(node.share(row.id))

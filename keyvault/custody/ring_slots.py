@@ -127,6 +127,11 @@ class SlotAllocator:
             self._states.create(ring.id, ring.capacity)
             now = self._clock.now()
             opened_at = self._database.write(lambda connection: rings.open_(connection, ring.id, at=now))
+        if ring.epoch and (epoch := self._states.epoch(ring.id)) < ring.epoch:
+            raise RestoreDetected(
+                f"ring {ring.id.hex()} is at epoch {epoch} in the engine, and the database has seen epoch {ring.epoch}: the engine is an "
+                "older copy. No scope is created until what was destroyed since is destroyed again"
+            )
         path = slots_path(ring.id, self._incarnation)
         for _ in range(ATTEMPTS):
             entry = self._engine.get_state(path)

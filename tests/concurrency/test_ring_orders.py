@@ -23,9 +23,7 @@ from keyvault.home import Home, assemble, open_engine
 from keyvault.results import values_of
 from keyvault.settings import load_settings
 from keyvault.store import leases, rings
-from keyvault.store import scopes as scope_store
 from keyvault.store.database import Database
-from keyvault.store.scopes import ScopeRow
 from keyvault.testing import FaultyDatabase, faulty_engine
 from shredder.destroy import Destroyer, PlanItem
 from shredder.fence import Cause, fence
@@ -37,6 +35,7 @@ from tests.ring_homes import (
     consumer,
     month,
     opened,
+    row_of,
     shred,
     shred_records,
     told,
@@ -83,11 +82,6 @@ def paused_shredder(home: TestHome, pause: Pause) -> Iterator[Destroyer]:
     finally:
         pause.armed = False
         made.close()
-
-
-def row_of(home: Home, name: str) -> ScopeRow:
-    lookup = home.keys.lookup(name.encode())
-    return home.database.read(lambda c: scope_store.newest_by_lookup(c, [lookup]))[lookup]
 
 
 def cached(home: Home, name: str) -> CachedRing:

@@ -18,13 +18,12 @@ from keyvault.custody import ring_sealing as sealing
 from keyvault.custody import ring_shredding
 from keyvault.custody.base import Placement
 from keyvault.custody.ring_slots import SlotAllocator
-from keyvault.custody.ring_state import RingStates
 from keyvault.errors import ScopeDestroyedError
 from keyvault.home import Home
 from keyvault.results import values_of
 from keyvault.scopes import Scope
 from keyvault.states import KeyState
-from keyvault.store import fenced_records, rings, system
+from keyvault.store import fenced_records, rings
 from keyvault.store import scopes as scope_store
 from keyvault.system_keys import SYSTEM_KEY
 from shredder.destroy import Destroyer, PlanItem
@@ -41,6 +40,7 @@ from tests.ring_homes import (
     month,
     opened,
     slots,
+    states_of,
     told,
     with_capacity,
 )
@@ -177,12 +177,6 @@ def assert_older_states_are_dead(home: Home) -> None:
         assert max(info(home.engine, ring_id).min_available_version, 1) == loaded.key_version
         later = [name for name in entries(home.engine, ring_id) if sealing.is_entry(name)]
         assert {name for name in later if sealing.epoch_of(name) <= loaded.epoch} == {loaded.current.entry}
-
-
-def states_of(home: Home) -> RingStates:
-    row = home.database.read(system.load)
-    assert row is not None
-    return RingStates(home.engine, row.incarnation)
 
 
 # --- creating -------------------------------------------------------------------------------------------------------
