@@ -100,6 +100,7 @@ class RingShredder:
     def _work(self, ring_id: bytes, targets: Sequence[Target]) -> Outcomes:
         with self._leased(ring_id) as job:
             if job.whole:
+                self._check_empty(job)
                 self._states.destroy(ring_id)
                 now = self._clock.now()
                 self._database.write(lambda connection: rings.note_destroyed(connection, ring_id, at=now))
@@ -108,6 +109,16 @@ class RingShredder:
                 with suppress(KeyMissingError):  # another worker replaced the state since it was read, and its entries
                     return self._puncture(job, targets)
             return self._puncture(job, targets)
+
+    def _check_empty(self, job: _Job) -> None:
+        """Raise `RestoreDetected` where the ring's state shows that the database, to which nothing in it is live, is an older copy."""
+        loaded = caught(self._states.load, job.ring.id)
+        if isinstance(loaded, KeyVaultError):
+            return  # gone already, or nothing that anybody could read
+        try:
+            self._known(loaded, job.content)
+        finally:
+            loaded.state.wipe()
 
     def _puncture(self, job: _Job, targets: Sequence[Target]) -> Outcomes:
         stored = self._replaced(job)

@@ -158,6 +158,7 @@ def test_a_restored_database_destroys_nothing_that_it_does_not_know_of(home: Tes
         assert isinstance(result, KeyVaultError) == ledger.is_gone(item)
 
 
+@pytest.mark.parametrize("home", ["embedded+sqlite"], indirect=True)
 def test_a_restored_database_cannot_create_in_a_month_that_was_destroyed_since(
     home: TestHome, backups: Backups
 ) -> None:
@@ -168,4 +169,22 @@ def test_a_restored_database_cannot_create_in_a_month_that_was_destroyed_since(
     with newest.vault() as vault:
         values_of(vault.ensure_scopes([month("late", OLD_MONTH)]))
         assert vault.open(vault.seal(b"x", [month("late", OLD_MONTH)])) == b"x"
+    assert_open(home, ledger.left)
+
+
+def test_a_restored_database_destroys_no_month_as_a_whole_in_which_something_was_destroyed_since(
+    home: TestHome, backups: Backups
+) -> None:
+    """To it nothing in the month's ring is live any more; to the current one there is."""
+    ledger = Ledger(home=home)
+    ledger.create(month("a", OLD_MONTH), month("b", OLD_MONTH), records=RECORDS)
+    backups.take(ledger)
+    ledger.create(month("unknown", OLD_MONTH), month("gone", OLD_MONTH), records=RECORDS)
+    ledger.shred(month("gone", OLD_MONTH))
+    ((restored, _),) = backups.restored()
+    with restored.destroyer() as destroyer:
+        outcomes = destroyer.destroy([month("a", OLD_MONTH), month("b", OLD_MONTH)], **CAUSE)
+    assert [type(outcome.error) for outcome in outcomes] == [RestoreDetected] * 2
+    assert_open(home, ledger.left)
+    ledger.shred(month("a", OLD_MONTH), month("b", OLD_MONTH))
     assert_open(home, ledger.left)
