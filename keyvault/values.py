@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from keyvault.scopes import ScopeKind
 from keyvault.states import KeyState
@@ -83,12 +84,17 @@ class OpenRequest:
     purpose: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataKey:
-    """A data key, and itself wrapped. Zero `plaintext` (32 bytes, or as long as it was wrapped) when done: `wipe`."""
+class DataKey(NamedTuple):
+    """A data key, and itself wrapped. Zero `plaintext` (32 bytes, or as long as it was wrapped) when done: `wipe`.
 
-    plaintext: bytearray = field(repr=False)
+    A tuple, because one is made for every message that is sealed.
+    """
+
+    plaintext: bytearray
     wrapped: bytes
+
+    def __repr__(self) -> str:
+        return f"DataKey(wrapped={self.wrapped!r})"
 
     def wipe(self) -> None:
         """Overwrite the plaintext key with zeros."""

@@ -15,6 +15,8 @@ from keyvault.formats import wipe
 from keyvault.home import Home
 from keyvault.identity import decode_identity
 from keyvault.issuing import Issuer
+from keyvault.leased_issuing import LeasedIssuer
+from keyvault.leased_keys import LeasedKeys
 from keyvault.leases import LeaseAnchor
 from keyvault.results import caught, value_of
 from keyvault.scopes import Scope, ScopeKind
@@ -40,13 +42,19 @@ PAGE = 500
 class KeyVault:
     """Keys of scopes, and data sealed under them. Thread-safe; close it, or use it as a context manager."""
 
-    def __init__(self, home: Home) -> None:
-        """Serve the keys of an opened home; `keyvault.open_vault` does both."""
+    def __init__(self, home: Home, *, leased: bool = False) -> None:
+        """Serve the keys of an opened home; `keyvault.open_vault` does both.
+
+        With `leased` what was admitted once is answered from memory until its lease ends (`lease_ttl` in the settings): a key may be given
+        out for that long after its scope was fenced, and evidence of destructions says until when.
+        """
         self._home = home
         self._custodies = home.custodies
         leases = LeaseAnchor(home.database, home.clock, node=home.node, ttl=home.settings.lease_ttl)
         self._creator = ScopeCreator(home.database, home.custody, home.keys, home.clock)
-        self._issuer = Issuer(home.database, home.custodies, home.keys, home.clock, leases)
+        base = (home.database, home.custodies, home.keys, home.clock, leases)
+        kept = LeasedKeys(home.clock, ttl=home.settings.lease_ttl)
+        self._issuer = LeasedIssuer(*base, kept=kept) if leased else Issuer(*base)
 
     def __enter__(self) -> Self:
         return self
@@ -55,7 +63,8 @@ class KeyVault:
         self.close()
 
     def close(self) -> None:
-        """Release the database and the engine."""
+        """Wipe what is kept in memory; release the database and the engine."""
+        self._issuer.close()
         self._home.close()
 
     # --- scopes ----------------------------------------------------------------------------------------------------
