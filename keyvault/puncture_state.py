@@ -127,6 +127,23 @@ class RingState:
         wipe(node)
         return ScopeNode(scope_seed=bytearray(scope_seed), records=bytearray(records_seed))
 
+    def derive_many(self, slots: Iterable[int]) -> dict[int, ScopeNode]:
+        """Return what the keys of the scopes in these slots come from, by slot; punctured slots are left out.
+
+        The caller wipes them. Raises as `derive` for slots beyond the capacity and after `wipe`.
+        """
+        wanted = set(slots)
+        self._check_slots(wanted)
+        nodes: dict[int, ScopeNode] = {}
+        for slot, node in self.slots.derive_many(wanted).items():
+            scope_seed, records_seed = expand(node)
+            wipe(node)
+            nodes[slot] = ScopeNode(scope_seed=bytearray(scope_seed), records=bytearray(records_seed))
+        for slot in wanted & self._by_slot.keys():
+            kept = self._by_slot[slot].copy()
+            nodes[slot] = ScopeNode(scope_seed=kept.scope_seed, records=kept.records)
+        return nodes
+
     def puncture_slots(self, slots: Iterable[int]) -> RingState:
         """Return a new state from which no key of these slots' scopes can be derived; those punctured before do no harm.
 

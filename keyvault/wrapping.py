@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -13,13 +12,12 @@ from keyvault.errors import ConfigurationError, KeyVaultError
 from keyvault.formats import wipe
 from keyvault.results import caught, value_of
 from keyvault.wrapped import (
-    SALT_BYTES,
-    CustodyCode,
     Header,
-    ScopeShareRef,
     WrappedKey,
     WrappingKey,
     derive_wrapping_key,
+    encode_reference,
+    fresh_wrapping_key,
 )
 
 T = TypeVar("T")
@@ -96,19 +94,12 @@ class WrappingKeySource:
 
 
 def _derive_fresh(group: Targets, shares: Mapping[tuple[bytes, bytes], Share | KeyVaultError]) -> WrappingKey:
-    given = [value_of(shares[key]) for key in target_keys(group)]
-    references = tuple(
-        ScopeShareRef(
-            scope_id=row.id,
-            custody=CustodyCode(row.custody),
-            generation=row.generation,
-            record_tag=tag,
-            token=share.token,
-        )
+    given = [value_of(shares[target.key]) for target in group]
+    references = [
+        encode_reference(row.id, row.custody, row.generation, tag, share.token)
         for (row, tag), share in zip(group, given, strict=True)
-    )
-    header = Header(salt=secrets.token_bytes(SALT_BYTES), scopes=references)
-    return derive_wrapping_key(header, [share.secret for share in given])
+    ]
+    return fresh_wrapping_key(references, [share.secret for share in given])
 
 
 def _derive_again(header: Header, shares: Mapping[Token, bytearray | KeyVaultError]) -> WrappingKey:
