@@ -112,6 +112,22 @@ def by_id(connection: Connection, ids: Iterable[bytes], *, lock: bool = False) -
     return found
 
 
+def all_rings(connection: Connection) -> list[RingRow]:
+    """Return all rings."""
+    return [_value(row) for row in connection.execute(sa.select(rings).order_by(rings.c.id))]
+
+
+def in_use(connection: Connection) -> list[RingRow]:
+    """Return the rings that were opened and not destroyed."""
+    return [ring for ring in all_rings(connection) if ring.opened_at is not None and ring.destroyed_at is None]
+
+
+def destroyed_slots(connection: Connection, ring_id: bytes) -> frozenset[int]:
+    """Return the slots of a ring's destroyed scopes; those whose destruction is pending are not among them."""
+    query = sa.select(scopes.c.slot).where(scopes.c.ring_id == ring_id, scopes.c.state == str(KeyState.DESTROYED))
+    return frozenset(connection.execute(query).scalars())
+
+
 def all_ring_ids(connection: Connection) -> set[bytes]:
     """Return the ids of all rings, destroyed ones included."""
     return set(connection.execute(sa.select(rings.c.id)).scalars())
