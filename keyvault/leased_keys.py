@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from keyvault.clock import Clock
+from keyvault.expiry import ExpiryTimer
 from keyvault.wrapped import WrappingKey
 
 LIMIT = 32_768
@@ -30,7 +31,7 @@ class LeasedKey(NamedTuple):
 
 
 class LeasedKeys:
-    """A bounded cache. Thread-safe; what is dropped is wiped."""
+    """A bounded cache. Thread-safe; what is dropped is wiped, and what has expired is dropped, also in a process that idles."""
 
     def __init__(self, clock: Clock, *, ttl: float, limit: int = LIMIT) -> None:
         """Keep at most `limit` keys, each for `ttl` seconds from its lease's anchor."""
@@ -39,17 +40,12 @@ class LeasedKeys:
         self._limit = limit
         self._keys: dict[Hashable, LeasedKey] = {}
         self._lock = threading.Lock()
+        self._timer = ExpiryTimer(self._sweep)
 
     def usable(self) -> dict[Hashable, LeasedKey]:
         """Return the keys that may be used at this moment; the caller asks `still_usable` before it gives out what it made."""
-        now = self._clock.monotonic()
-        with self._lock:
-            for name, leased in list(self._keys.items()):
-                if leased.expires > now:
-                    break  # they stand in the order in which they expire
-                del self._keys[name]
-                leased.key.wipe()
-            return self._keys
+        self._sweep()
+        return self._keys
 
     def still_usable(self, expires: float) -> bool:
         """Tell whether a lease that ends at `expires` has not ended yet."""
@@ -65,10 +61,23 @@ class LeasedKeys:
                 dropped.append(self._keys.pop(next(iter(self._keys))))
         for leased in dropped:
             leased.key.wipe()
+        self._timer.arm(self._ttl)
 
     def close(self) -> None:
         """Wipe everything."""
+        self._timer.close()
         with self._lock:
             for leased in self._keys.values():
                 leased.key.wipe()
             self._keys.clear()
+
+    def _sweep(self) -> float | None:
+        """Wipe what has expired; return when the next does."""
+        now = self._clock.monotonic()
+        with self._lock:
+            for name, leased in list(self._keys.items()):
+                if leased.expires > now:
+                    return leased.expires - now  # they stand in the order in which they expire
+                del self._keys[name]
+                leased.key.wipe()
+        return None
