@@ -20,10 +20,9 @@ from keyvault.formats import wipe
 from keyvault.leases import LeaseAnchor
 from keyvault.results import caught, value_of
 from keyvault.scopes import Scope
-from keyvault.store import fenced_records
-from keyvault.store import scopes as scope_store
+from keyvault.store import fenced_records, issuable
 from keyvault.store.database import Database
-from keyvault.store.scopes import ScopeRow
+from keyvault.store.issuable import IssuableScope
 from keyvault.system_keys import SystemKeys
 from keyvault.transit.base import DATA_KEY_BYTES
 from keyvault.values import DataKey, KeyRequest, RewrapRequest, UnwrapRequest, WrapRequest
@@ -133,7 +132,7 @@ class Issuer:
         lookups = {name: self._keys.lookup(scope.canonical) for name, scope in scopes.items()}
 
         def work(connection: Connection) -> tuple[list[Targets | KeyVaultError], Marks]:
-            found = scope_store.newest_by_lookup(connection, lookups.values())
+            found = issuable.newest_by_lookup(connection, lookups.values())
             rows = {name: found[lookup] for name, lookup in lookups.items() if lookup in found}
 
             def address(request: KeyRequest) -> Targets:
@@ -158,8 +157,8 @@ class Issuer:
     ) -> list[Admitted | KeyVaultError]:
         references = [ref for item in parsed if isinstance(item, WrappedKey) for ref in item.header.scopes]
 
-        def work(connection: Connection) -> tuple[dict[bytes, ScopeRow], Marks]:
-            rows = scope_store.by_id(connection, {ref.scope_id for ref in references})
+        def work(connection: Connection) -> tuple[dict[bytes, IssuableScope], Marks]:
+            rows = issuable.by_id(connection, {ref.scope_id for ref in references})
             records = {(ref.scope_id, ref.record_tag) for ref in references if ref.record_tag}
             return rows, fenced_records.by_key(connection, records)
 

@@ -14,14 +14,15 @@ from sqlalchemy.engine import Connection
 
 from keyvault.errors import KeyVaultError
 from keyvault.scopes import Scope
+from keyvault.store.issuable import IssuableScope
 from keyvault.store.scopes import ScopeRow
 from keyvault.wrapped import CustodyCode
 
 
 class Target(NamedTuple):
-    """A key that a custody holds: a whole scope's, or that of the record at a tag (8 bytes) in it."""
+    """A key that a custody holds: a whole scope's, or that of the record at a tag (8 bytes) in it. To destroy it takes the whole row."""
 
-    row: ScopeRow
+    row: ScopeRow | IssuableScope
     record_tag: bytes = b""
 
     @property

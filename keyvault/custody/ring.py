@@ -30,6 +30,7 @@ from keyvault.results import caught
 from keyvault.scopes import Scope
 from keyvault.store import rings
 from keyvault.store.database import Database
+from keyvault.store.issuable import IssuableScope
 from keyvault.store.scopes import ScopeRow
 from keyvault.transit.base import TransitEngine
 from keyvault.wrapped import CustodyCode
@@ -237,11 +238,11 @@ def _each(
     return results
 
 
-def _place_of(row: ScopeRow) -> _Place:
+def _place_of(row: ScopeRow | IssuableScope) -> _Place:
     return _Place(row.ring_id, row.slot, row.ring_epoch)
 
 
-def _token(row: ScopeRow) -> bytes:
+def _token(row: ScopeRow | IssuableScope) -> bytes:
     """Return where a scope's share is found: ring id (16) ‖ slot (4, big-endian) ‖ format (1)."""
     return _TOKEN.pack(*_required(row.ring_id, row.slot), _TOKEN_FORMAT)
 
