@@ -24,9 +24,8 @@ from keyvault.errors import InvalidFormatError, InvalidInputError
 from keyvault.formats import Bytes, labelled, wipe
 from keyvault.puncture import SEED_BYTES, Frontier, expand, new_frontier, usable
 from keyvault.puncture_records import MAX_ENTRY_BYTES, SCOPE_ID_BYTES, EntryRef, check_scope_id
+from keyvault.ring_sizes import DEFAULT_CAPACITY, MAX_CAPACITY
 
-MAX_CAPACITY = 8192
-DEFAULT_CAPACITY = 4096
 STATE_MAGIC = b"KVR\x01"
 
 # What `labelled` puts before a scope's id, which always has the same length.

@@ -90,15 +90,11 @@ def take_slots(connection: Connection, chunk_numbers: Mapping[bytes, int]) -> se
     """Return which of these rings still take scopes, and keep that true until the transaction ends; note the chunks in use."""
     taken: set[bytes] = set()
     for ring_id, number in sorted(chunk_numbers.items()):
-        query = sa.select(rings.c.chunks).where(rings.c.id == ring_id, rings.c.closed_at.is_(None))
-        known = connection.execute(query.with_for_update(read=True)).scalar()
-        if known is None:
-            continue
-        taken.add(ring_id)
-        if known < number:
-            connection.execute(
-                sa.update(rings).where(rings.c.id == ring_id, rings.c.chunks < number).values(chunks=number)
-            )
+        open_ring = sa.select(rings.c.id).where(rings.c.id == ring_id, rings.c.closed_at.is_(None))
+        # The note before the shared lock: of several that hold a row together, none gets to change it.
+        connection.execute(sa.update(rings).where(rings.c.id == ring_id, rings.c.chunks < number).values(chunks=number))
+        if connection.execute(open_ring.with_for_update(read=True)).scalar() is not None:
+            taken.add(ring_id)
     return taken
 
 

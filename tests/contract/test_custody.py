@@ -13,19 +13,25 @@ import pytest
 
 from keyvault.custody import dedicated
 from keyvault.custody.base import Custody, Identity, Placement, Proof, Share, Target
-from keyvault.errors import CiphertextRefusedError, KeyMissingError, NotProvenError, ScopeFencedError
+from keyvault.errors import (
+    CiphertextRefusedError,
+    KeyMissingError,
+    NotProvenError,
+    RestoreDetected,
+    ScopeFencedError,
+)
 from keyvault.home import Home, assemble, open_engine, vault_settings
 from keyvault.results import values_of
 from keyvault.scopes import Scope, ScopeKind
 from keyvault.settings import load_settings
 from keyvault.states import KeyState
-from keyvault.store import intents, tables
+from keyvault.store import intents, rings, tables
 from keyvault.store import scopes as scope_store
 from keyvault.store.database import Database
 from keyvault.store.scopes import ScopeRow
 from keyvault.system_keys import SYSTEM_KEY
 from keyvault.transit.hashicorp import HashicorpEngine, TokenCredentials
-from tests.homes import TestHome
+from tests.homes import TestHome, in_dedicated_custody, in_ring_custody
 
 
 @pytest.fixture
@@ -180,16 +186,17 @@ def test_a_key_that_is_gone_although_the_database_calls_its_scope_active_is_an_a
     assert isinstance(opened.custody.fresh_shares([kept])[0], Share)
 
 
+@in_ring_custody
 def test_what_is_not_fenced_is_not_destroyed_in_a_ring(opened: Home) -> None:
     """A ring's worker goes by what the database calls fenced, not by what it is asked for."""
     one, other = targets(*rows_of(opened, 2))
-    if opened.custody.name == "ring":
-        end(opened, other.row)
-        results = opened.custody.destroy([one, other])
-        assert [type(result) for result in results] == [NotProvenError, Proof]
-        assert isinstance(opened.custody.fresh_shares([one])[0], Share)
+    end(opened, other.row)
+    results = opened.custody.destroy([one, other])
+    assert [type(result) for result in results] == [NotProvenError, Proof]
+    assert isinstance(opened.custody.fresh_shares([one])[0], Share)
 
 
+@in_dedicated_custody
 def test_unbound_keys_are_collected_and_bound_ones_never(opened: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     custody: Custody = opened.custody
     bound = rows_of(opened, 2)
@@ -204,6 +211,7 @@ def test_unbound_keys_are_collected_and_bound_ones_never(opened: Home, monkeypat
     assert opened.database.write(lambda c: custody.bind(c, crashed)) == set(), "too late to bind them"
 
 
+@in_dedicated_custody
 def test_a_key_that_a_row_holds_is_not_collected_whatever_its_intent_says(opened: Home) -> None:
     row = rows_of(opened, 1)[0]
     opened.database.write(lambda c: opened.custody.discard(c, [Placement(key_ref=row.key_ref)]))
@@ -212,6 +220,7 @@ def test_a_key_that_a_row_holds_is_not_collected_whatever_its_intent_says(opened
     assert isinstance(opened.custody.fresh_shares([Target(row)])[0], Share)
 
 
+@in_dedicated_custody
 def test_an_older_copy_of_the_database_never_costs_a_key_that_is_in_use(
     opened: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,3 +239,46 @@ def test_an_older_copy_of_the_database_never_costs_a_key_that_is_in_use(
     assert isinstance(opened.custody.fresh_shares([Target(row)])[0], Share)
     assert isinstance(opened.custody.fresh_shares([Target(later)])[0], Share)
     assert opened.database.read(intents.count) == 1
+
+
+@in_ring_custody
+def test_a_ring_leaves_no_keys_to_collect_and_its_unbound_slots_are_never_given_out_again(opened: Home) -> None:
+    custody = opened.custody
+    lost = values_of(custody.prepare(scopes(3)))
+    opened.database.write(lambda c: (custody.bind(c, lost), custody.discard(c, lost)))
+    assert collect(opened) == 0
+    later = {place(placement) for placement in values_of(custody.prepare(scopes(300)))}
+    assert not later & {place(placement) for placement in lost}
+
+
+@in_ring_custody
+def test_an_older_copy_of_the_database_gives_no_slot_out_twice(opened: Home) -> None:
+    """Who gets a slot is decided by the engine's counter alone."""
+    first = values_of(opened.custody.prepare(scopes(3)))
+    opened.database.write(lambda c: c.execute(tables.rings.update().values(chunks=0)))
+    with closing(assemble(opened.settings, opened.database, opened.engine).custody) as custody:
+        again = values_of(custody.prepare(scopes(3)))
+    assert len({placement.ring_id for placement in first + again}) == 1, "both give out slots of one ring"
+    assert len({placement.slot for placement in first + again}) == 6
+
+
+@in_ring_custody
+def test_an_engine_that_gave_out_fewer_slots_than_the_database_knows_of_creates_nothing(opened: Home) -> None:
+    rows_of(opened, 1)
+    opened.database.write(lambda c: c.execute(tables.rings.update().values(chunks=7)))
+    custody = assemble(opened.settings, opened.database, opened.engine).custody
+    with closing(custody), pytest.raises(RestoreDetected, match="the engine is an older copy"):
+        custody.prepare(scopes(1))
+
+
+@in_ring_custody
+def test_a_closed_ring_takes_no_scope_whose_slot_was_given_out_before(opened: Home) -> None:
+    custody = opened.custody
+    early = values_of(custody.prepare(scopes(2)))
+    ring_id = early[0].ring_id
+    assert ring_id is not None
+    opened.database.write(lambda c: rings.close(c, ring_id, at=opened.clock.now()))
+    assert opened.database.write(lambda c: custody.bind(c, early)) == set()
+    later = values_of(custody.prepare(scopes(2)))
+    assert ring_id not in {placement.ring_id for placement in later}
+    assert opened.database.write(lambda c: custody.bind(c, later)) == set(later)
