@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from keyvault.custody.base import Target
+from keyvault.custody.former import former
 from keyvault.errors import (
     AlreadyDueError,
     DecryptionFailedError,
@@ -115,6 +116,8 @@ def _referred(reference: ScopeShareRef, rows: Mapping[bytes, AnyRow]) -> Target:
         raise UnknownScopeError(
             f"scope {reference.scope_id.hex()} is not in this store: the data belongs to another, or a later one"
         )
+    if row.custody != reference.custody:
+        row = former(row) or row  # what was put under its own key before it moved is still there
     if (row.custody, row.generation) != (reference.custody, reference.generation):
         raise DecryptionFailedError(f"scope {row.id.hex()}: the header's custody or generation was altered")
     if reference.record_tag and row.custody != CustodyCode.RING:

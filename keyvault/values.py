@@ -14,7 +14,8 @@ from keyvault.states import KeyState
 class ScopeInfo:
     """A scope as the store knows it, without its name. `id` 16 bytes; times aware, in UTC.
 
-    `holds_records`: single records of it can be sealed, suspended and destroyed.
+    `holds_records`: single records of it can be sealed, suspended and destroyed. `former_custody`: where it was moved from; what was
+    sealed there has no keys for single records.
     """
 
     id: bytes
@@ -29,6 +30,7 @@ class ScopeInfo:
     fenced_at: datetime | None
     destroyed_at: datetime | None
     destroy_id: bytes | None
+    former_custody: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from typing import BinaryIO, Self
 from keyvault.admission import tag_of
 from keyvault.creation import ScopeCreator
 from keyvault.custody.base import Custody
+from keyvault.custody.former import former, named_in
 from keyvault.envelope import open_envelope, seal_envelope, split_envelope
 from keyvault.errors import KeyVaultError, ScopeDestroyedError, UnknownScopeError
 from keyvault.formats import wipe
@@ -18,6 +19,7 @@ from keyvault.issuing import Issuer
 from keyvault.leased_issuing import LeasedIssuer
 from keyvault.leased_keys import LeasedKeys
 from keyvault.leases import LeaseAnchor
+from keyvault.migration import ScopeMigrator
 from keyvault.results import caught, value_of
 from keyvault.scopes import Scope, ScopeKind
 from keyvault.states import Action, KeyState
@@ -105,6 +107,18 @@ class KeyVault:
     def resume_records(self, name: str, records: Sequence[str]) -> list[KeyState | KeyVaultError]:
         """Let keys of suspended records be issued again. Raises as `suspend_records`."""
         return self._move_records(name, records, Action.RESUME)
+
+    def migrate_scopes(self, names: Sequence[str]) -> list[ScopeInfo | KeyVaultError]:
+        """Move scopes of dedicated custody to ring custody, and return each; one that is there already stays as it is.
+
+        All that was wrapped and sealed before still opens, under the key that the scope had, which is destroyed with it. Errors an
+        item: `InvalidScopeError`, `UnknownScopeError`, `ScopeFencedError`, `ScopeDestroyedError`, `KeyMissingError`.
+        """
+        home = self._home
+        parsed = [caught(Scope.parse, name) for name in names]
+        migrator = ScopeMigrator(home.database, home.custodies, home.keys, home.clock)
+        moved = migrator.migrate([scope for scope in parsed if isinstance(scope, Scope)])
+        return [self._info(scope if isinstance(scope, KeyVaultError) else moved[scope]) for scope in parsed]
 
     def list_scopes(
         self, *, kind: ScopeKind | None = None, state: KeyState | None = None
@@ -261,7 +275,8 @@ class KeyVault:
         destroyed = ScopeDestroyedError("the name was destroyed with its key")
         names: dict[bytes, str | KeyVaultError] = {row.id: destroyed for row in rows if row.sealed_name is None}
         for code, custody in self._custodies.items():
-            some = [row for row in rows if row.custody == code and row.sealed_name is not None]
+            named = [named_in(row) for row in rows if row.sealed_name is not None]
+            some = [row for row in named if row.custody == code]
             for row, opened in zip(some, custody.open_identities(some), strict=True):
                 names[row.id] = opened if isinstance(opened, KeyVaultError) else decode_identity(opened).name
         return names
@@ -271,6 +286,7 @@ class KeyVault:
 
     def _value(self, row: ScopeRow) -> ScopeInfo:
         custody: Custody = self._custodies[row.custody]
+        before = former(row)
         return ScopeInfo(
             id=row.id,
             generation=row.generation,
@@ -284,4 +300,5 @@ class KeyVault:
             fenced_at=row.fenced_at,
             destroyed_at=row.destroyed_at,
             destroy_id=row.destroy_id,
+            former_custody=None if before is None else self._custodies[before.custody].name,
         )

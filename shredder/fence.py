@@ -15,6 +15,7 @@ from functools import partial
 
 from sqlalchemy.engine import Connection
 
+from keyvault.custody.former import named_in
 from keyvault.errors import (
     DestructionPausedError,
     KeyMissingError,
@@ -178,7 +179,7 @@ def _sealed_openings(home: Home, group: Sequence[ScopeRow]) -> dict[bytes, bytes
     """
     sealed: dict[bytes, bytes] = {}
     for code, custody in home.custodies.items():
-        rows = [row for row in group if row.custody == code]
+        rows = [named for row in group if (named := named_in(row)).custody == code]
         for row, opened in zip(rows, custody.open_identities(rows), strict=True):
             if isinstance(opened, KeyMissingError | ScopeFencedError | ScopeDestroyedError):
                 continue

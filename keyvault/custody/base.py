@@ -64,12 +64,14 @@ class Proof:
     """How it is known that a key is gone.
 
     `key` is what the engine says of it, `retained_ciphertext` what became of something it had encrypted, `neighbour` whether a
-    live key that shared its secret state still works, or "none" where there is no such key.
+    live key that shared its secret state still works, or "none" where there is no such key. `former` is the same of the key that a
+    scope had before it was moved to another custody.
     """
 
     key: str
     retained_ciphertext: str
     neighbour: str = "none"
+    former: Proof | None = None
 
 
 class Custody(ABC):
