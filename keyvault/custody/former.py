@@ -7,15 +7,25 @@ encrypted again, so that a move is one change of a row. The row keeps `key_ref`,
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import overload
 
+from keyvault.store.issuable import IssuableScope
 from keyvault.store.scopes import ScopeRow
 from keyvault.wrapped import CustodyCode
 
 
-def former(row: ScopeRow) -> ScopeRow | None:
+@overload
+def former(row: ScopeRow) -> ScopeRow | None: ...
+@overload
+def former(row: IssuableScope) -> IssuableScope | None: ...
+@overload
+def former(row: ScopeRow | IssuableScope) -> ScopeRow | IssuableScope | None: ...
+def former(row: ScopeRow | IssuableScope) -> ScopeRow | IssuableScope | None:
     """Return the row of a scope that was moved as dedicated custody knows it; None for any other scope."""
     if row.custody == CustodyCode.DEDICATED or row.key_ref is None:
         return None
+    if isinstance(row, IssuableScope):
+        return row._replace(custody=CustodyCode.DEDICATED.value, ring_id=None, slot=None, ring_epoch=0)
     return replace(row, custody=CustodyCode.DEDICATED.value, ring_id=None, slot=None, ring_epoch=0)
 
 

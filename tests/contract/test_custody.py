@@ -141,20 +141,19 @@ def test_an_identity_is_bound_to_its_scope(opened: Home) -> None:
     assert isinstance(theirs, CiphertextRefusedError)
 
 
-def end(home: Home, *rows: ScopeRow) -> None:
+def end(home: Home, row: ScopeRow) -> None:
     """Mark as fenced, as the shredder does before it destroys."""
     home.database.write(
-        lambda c: scope_store.change_state(
-            c, [row.id for row in rows], before=[KeyState.ACTIVE], after=KeyState.DEACTIVATED
-        )
+        lambda c: scope_store.change_state(c, [row.id], before=[KeyState.ACTIVE], after=KeyState.DEACTIVATED)
     )
 
 
 def test_destroyed_keys_are_proven_and_nothing_of_them_works(opened: Home) -> None:
     custody = opened.custody
-    kept, gone = targets(*rows_of(opened, 2))
+    rows = rows_of(opened, 2)
+    kept, gone = targets(*rows)
     tokens = [share.token for share in values_of(custody.fresh_shares([kept, gone]))]
-    end(opened, gone.row)
+    end(opened, rows[1])
     for _ in range(2):
         (proof,) = custody.destroy([gone])
         assert isinstance(proof, Proof)
@@ -163,15 +162,16 @@ def test_destroyed_keys_are_proven_and_nothing_of_them_works(opened: Home) -> No
     assert isinstance(results[0], bytearray)
     assert isinstance(results[1], ScopeFencedError)
     assert gone.row.id.hex() in str(results[1])
-    assert isinstance(custody.open_identities([gone.row])[0], ScopeFencedError)
+    assert isinstance(custody.open_identities([rows[1]])[0], ScopeFencedError)
     assert isinstance(custody.fresh_shares([kept])[0], Share)
-    assert isinstance(custody.open_identities([kept.row])[0], bytearray)
+    assert isinstance(custody.open_identities([rows[0]])[0], bytearray)
 
 
 def test_a_key_that_is_gone_although_the_database_calls_its_scope_active_is_an_alarm(opened: Home) -> None:
-    kept, gone = targets(*rows_of(opened, 2))
+    rows = rows_of(opened, 2)
+    kept, gone = targets(*rows)
     (share,) = values_of(opened.custody.fresh_shares([gone]))
-    end(opened, gone.row)
+    end(opened, rows[1])
     values_of(opened.custody.destroy([gone]))
     opened.database.write(
         lambda c: scope_store.change_state(c, [gone.row.id], before=[KeyState.DEACTIVATED], after=KeyState.ACTIVE)
@@ -179,7 +179,7 @@ def test_a_key_that_is_gone_although_the_database_calls_its_scope_active_is_an_a
     for result in (
         opened.custody.fresh_shares([gone])[0],
         opened.custody.recover_shares([(gone, share.token)])[0],
-        opened.custody.open_identities([gone.row])[0],
+        opened.custody.open_identities([rows[1]])[0],
     ):
         assert isinstance(result, KeyMissingError)
         assert gone.row.id.hex() in str(result)
@@ -189,8 +189,9 @@ def test_a_key_that_is_gone_although_the_database_calls_its_scope_active_is_an_a
 @in_ring_custody
 def test_what_is_not_fenced_is_not_destroyed_in_a_ring(opened: Home) -> None:
     """A ring's worker goes by what the database calls fenced, not by what it is asked for."""
-    one, other = targets(*rows_of(opened, 2))
-    end(opened, other.row)
+    rows = rows_of(opened, 2)
+    one, other = targets(*rows)
+    end(opened, rows[1])
     results = opened.custody.destroy([one, other])
     assert [type(result) for result in results] == [NotProvenError, Proof]
     assert isinstance(opened.custody.fresh_shares([one])[0], Share)
