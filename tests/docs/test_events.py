@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from keyvault import KeyVault
 from keyvault.events import EventType
 from keyvault.results import values_of
 from keyvault.scopes import Scope
@@ -17,36 +18,57 @@ from keyvault.store import outbox
 from keyvault.transit.embedded import EmbeddedEngine
 from shredder.destroy import Destroyer
 from tests.docs.documents import ROOT, Block, blocks
-from tests.homes import embedded_home
+from tests.homes import CUSTODIES, TestHome, embedded_home
 
 PAGE = ROOT / "docs" / "events.md"
 CONSUMER = "consumer/acct-001/+15551000862"
+OTHER = "consumer/acct-001/+15551000863"
 COMMON = {"v", "id", "type", "at", "policy"}
 
 
 @pytest.fixture
 def emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[dict[str, Any]]]:
-    """One home's events, of every type, by type."""
-    home = embedded_home(tmp_path)
-    month = f"communications/acct-001/{datetime.now(UTC):%Y-%m}"
-    with home.vault() as vault:
-        values_of(vault.ensure_scopes([month, CONSUMER]))
-        values_of(vault.suspend([CONSUMER]))
-        values_of(vault.resume([CONSUMER]))
-    with home.opened() as opened:
-        destroyer = Destroyer(opened)
-        with monkeypatch.context() as patch:
-            patch.setattr(EmbeddedEngine, "delete_keys", lambda _self, names: [None for _ in names])
-            destroyer.destroy([CONSUMER], ticket="T-17", requested_by="ada")
-        lost = values_of(opened.custody.prepare([Scope.parse(CONSUMER)]))
-        opened.database.write(lambda c: (opened.custody.bind(c, lost), opened.custody.discard(c, lost)))
-        destroyer.finish_pending()
-        bodies = opened.database.read(outbox.bodies)
+    """The events of a home in each custody, of every type, by type."""
+    homes = {custody: tmp_path / custody for custody in CUSTODIES}
+    for directory in homes.values():
+        directory.mkdir()
+    bodies = [*in_a_ring(embedded_home(homes["ring"], custody="ring"), monkeypatch)]
+    bodies += with_keys_of_their_own(embedded_home(homes["dedicated"], custody="dedicated"))
     events: dict[str, list[dict[str, Any]]] = {}
-    for _, body in bodies:
+    for body in bodies:
         event = json.loads(body)
         events.setdefault(event["type"], []).append(event)
     return events
+
+
+def in_a_ring(home: TestHome, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    month, cause = f"communications/acct-001/{datetime.now(UTC):%Y-%m}", {"ticket": "T-17", "requested_by": "ada"}
+    with home.vault() as vault:
+        values_of(vault.ensure_scopes([month, CONSUMER, OTHER]))
+        values_of(vault.suspend([CONSUMER]))
+        values_of(vault.resume([CONSUMER]))
+        values_of(vault.suspend_records(month, ["call-1", "call-2"]))
+        values_of(vault.resume_records(month, ["call-2"]))
+    with home.opened() as opened:
+        destroyer = Destroyer(opened)
+        with monkeypatch.context() as patch:
+            patch.setattr(EmbeddedEngine, "trim", lambda *_, **__: None)
+            destroyer.destroy_records(month, ["call-1"], **cause)
+            destroyer.destroy([CONSUMER], **cause)
+        destroyer.finish_pending()
+        destroyer.destroy([month], **cause)
+        return [body for _, body in opened.database.read(outbox.bodies)]
+
+
+def with_keys_of_their_own(home: TestHome) -> list[bytes]:
+    with home.opened() as opened:
+        values_of(KeyVault(opened).ensure_scopes([CONSUMER]))
+        destroyer = Destroyer(opened)
+        destroyer.destroy([CONSUMER], ticket="T-17", requested_by="ada")
+        lost = values_of(opened.custody.prepare([Scope.parse(CONSUMER)]))
+        opened.database.write(lambda c: (opened.custody.bind(c, lost), opened.custody.discard(c, lost)))
+        destroyer.collect()
+        return [body for _, body in opened.database.read(outbox.bodies)]
 
 
 def shown() -> dict[str, list[dict[str, Any]]]:
@@ -62,7 +84,7 @@ def shape(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: shape(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [shape(value[0])]
+        return [shape(item) for item in value[:1]]
     return type(value).__name__
 
 
