@@ -220,7 +220,7 @@ def test_only_account_months_have_records(name: str) -> None:
         tag_of(RING_ROWS[name], "r-1", INDEX_KEY)
 
 
-@pytest.mark.parametrize("record", ["", "é" * (MAX_RECORD_BYTES // 2) + "x"])
+@pytest.mark.parametrize("record", ["", "é" * (MAX_RECORD_BYTES // 2) + "x", "x" * 513, "r-\ud800", "\udcff"])
 def test_a_records_id_has_a_length(record: str) -> None:
     with pytest.raises(InvalidInputError, match=r"^a record's id has 1 to 512 bytes$"):
         admit(KeyRequest(scopes=(MONTH,), record=record), RING_ROWS)
