@@ -110,7 +110,7 @@ class RingShredder:
                         connection, ring_id, epoch=stored.epoch, version=stored.key_version
                     )
                 )
-                return self._proven(stored, targets, job.content.live)
+                return self._proven(stored, targets, self._known(stored, job.content).live)
             finally:
                 stored.state.wipe()
 
@@ -167,14 +167,19 @@ class RingShredder:
                     f"ring {ring.id.hex()} is at epoch {loaded.epoch} in the engine, and the database has seen epoch {ring.epoch}: the engine "
                     "is an older copy. Nothing is destroyed in it until the replay is done"
                 )
+            try:
+                content = self._known(loaded, content)
+            except KeyVaultError:
+                loaded.state.wipe()
+                raise
             if self._is_gone(loaded, content):
                 loaded.state.wipe()
                 return self._states.resume(ring.id)
             try:
                 return self._states.replace(
                     loaded,
-                    lambda state, epoch: self._without(ring.id, epoch, state, content),
-                    is_punctured=lambda state: _lacks(state, content),
+                    partial(self._without, ring.id, content),
+                    is_punctured=partial(_lacks, content=content),
                     highest_version=ring.highest_version,
                 )
             except CheckAndSetError:
@@ -183,7 +188,23 @@ class RingShredder:
                 loaded.state.wipe()
         raise Unavailable(f"ring {ring.id.hex()}: other workers keep replacing its state: try again")
 
-    def _without(self, ring_id: bytes, epoch: int, state: RingState, content: RingContent) -> RingState:
+    def _known(self, loaded: LoadedRing, content: RingContent) -> RingContent:
+        """Return what the database says of the ring, asked again where the state lacks more than that: another worker was here.
+
+        Raises `RestoreDetected` when the database calls alive what the state lacks, which no database does that fenced it.
+        """
+        gone = set(loaded.state.punctured)
+        if gone <= content.ended:
+            return content
+        content = self._database.read(lambda connection: rings.content(connection, loaded.ring_id))
+        if gone <= content.ended:
+            return content
+        raise RestoreDetected(
+            f"ring {loaded.ring_id.hex()}: scopes were destroyed in it of which this database knows nothing: the database is an older copy. "
+            "Nothing is destroyed in it until the replay is done"
+        )
+
+    def _without(self, ring_id: bytes, content: RingContent, state: RingState, epoch: int) -> RingState:
         """Return the state without ended slots and erased records; the entries of what is left of those are written first."""
         moved: dict[int, EntryRef] = {}
         for (slot, scope_id), tags in content.erased.items():

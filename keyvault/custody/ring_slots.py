@@ -101,7 +101,7 @@ class SlotAllocator:
             for ring in taking:
                 if ring.opened_at is not None and ring.opened_at + TAKES_SCOPES_FOR <= now:
                     self._database.write(partial(rings.close, ring_id=ring.id, at=now))
-                elif (chunk := self._reserve_in(ring)) is not None:
+                elif ring.chunks * CHUNK_SLOTS < ring.capacity and (chunk := self._reserve_in(ring)) is not None:
                     if ring.id == taking[-1].id and chunk.end + ring.capacity // 4 >= ring.capacity:
                         self._make(self._announce(month))  # a spare, before anybody has to wait for one
                     return chunk
