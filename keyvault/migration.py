@@ -26,6 +26,7 @@ from keyvault.states import KeyState, check_issuable
 from keyvault.store import outbox
 from keyvault.store import scopes as scope_store
 from keyvault.store.database import Database
+from keyvault.store.dialects import chunks
 from keyvault.store.scopes import ScopeRow
 from keyvault.system_keys import SystemKeys
 from keyvault.values import RewrapRequest
@@ -55,7 +56,7 @@ class ScopeMigrator:
         results: Results = {}
         for _ in range(ATTEMPTS):
             left = [scope for scope in dict.fromkeys(scopes) if scope not in results]
-            for group in scope_store.chunks(left):
+            for group in chunks(left):
                 results |= self._migrate(group)
             if all(scope in results for scope in left):
                 return results

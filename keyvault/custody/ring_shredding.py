@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -48,6 +48,8 @@ LEASE_SECONDS = 10.0
 PATIENCE_SECONDS = 30.0
 POLL_SECONDS = 0.02
 ATTEMPTS = 5
+
+Note = Callable[[Connection], None]
 
 Outcomes = dict[tuple[bytes, bytes], Proof | KeyVaultError]
 """By `Target.key`."""
@@ -97,19 +99,14 @@ class RingShredder:
         return {target.key: done for target in targets} if isinstance(done, KeyVaultError) else done
 
     def _work(self, ring_id: bytes, targets: Sequence[Target]) -> Outcomes:
-        with self._leased(ring_id) as job:
+        with self._leased(ring_id) as (job, done):
             if job.whole:
                 self._states.destroy(ring_id)
-                now = self._clock.now()
-                self._database.write(lambda connection: rings.note_destroyed(connection, ring_id, at=now))
+                done.append(partial(rings.note_destroyed, ring_id=ring_id, at=self._clock.now()))
                 return {target.key: RING_DESTROYED for target in targets}
             stored = self._replaced(job)
             try:
-                self._database.write(
-                    lambda connection: rings.note_state(
-                        connection, ring_id, epoch=stored.epoch, version=stored.key_version
-                    )
-                )
+                done.append(partial(rings.note_state, ring_id=ring_id, epoch=stored.epoch, version=stored.key_version))
                 return self._proven(stored, targets, self._known(stored, job.content).live)
             finally:
                 stored.state.wipe()
@@ -117,16 +114,20 @@ class RingShredder:
     # --- the lease --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _leased(self, ring_id: bytes) -> Iterator[_Job]:
+    def _leased(self, ring_id: bytes) -> Iterator[tuple[_Job, list[Note]]]:
+        """Give the ring under lease, and a list of what is to be noted in the database, in the transaction that ends the lease."""
         job = self._wait_for(ring_id)
+        notes: list[Note] = []
+
+        def end(connection: Connection) -> None:
+            for note in notes:
+                note(connection)
+            leases.release(connection, _lease(ring_id), job.token, now=self._database.now(connection))
+
         try:
-            yield job
+            yield job, notes
         finally:
-            self._database.write(
-                lambda connection: leases.release(
-                    connection, _lease(ring_id), job.token, now=self._database.now(connection)
-                )
-            )
+            self._database.write(end)
 
     def _wait_for(self, ring_id: bytes) -> _Job:
         patience = time.monotonic() + PATIENCE_SECONDS

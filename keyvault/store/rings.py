@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from keyvault.states import KeyState
-from keyvault.store.scopes import chunks
+from keyvault.store.dialects import chunks
 from keyvault.store.tables import fenced_records, rings, scopes
 
 ENDED = (str(KeyState.DEACTIVATED), str(KeyState.DESTROYED))
