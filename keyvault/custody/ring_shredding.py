@@ -22,19 +22,18 @@ from sqlalchemy.engine import Connection
 
 from keyvault.clock import Clock
 from keyvault.custody.base import Proof, Target
-from keyvault.custody.ring_records import erase_records, read_records
+from keyvault.custody.ring_records import erase_records, read_records_many
 from keyvault.custody.ring_sealing import LoadedRing
 from keyvault.custody.ring_state import RingStates
 from keyvault.errors import (
     CheckAndSetError,
+    KeyMissingError,
     KeyVaultError,
     NotProvenError,
-    PuncturedError,
     RestoreDetected,
     Unavailable,
 )
 from keyvault.formats import wipe
-from keyvault.puncture import Frontier
 from keyvault.puncture_records import EntryRef, leaf_of
 from keyvault.puncture_state import RingState
 from keyvault.results import caught
@@ -208,15 +207,19 @@ class RingShredder:
     def _without(self, ring_id: bytes, content: RingContent, state: RingState, epoch: int) -> RingState:
         """Return the state without ended slots and erased records; the entries of what is left of those are written first."""
         moved: dict[int, EntryRef] = {}
-        for (slot, scope_id), tags in content.erased.items():
-            node = state.derive(slot)
-            try:
-                moved[slot] = erase_records(self._engine, ring_id, scope_id, epoch, node, tags)
-            finally:
-                node.wipe()
-        if not moved:
-            return state.puncture_slots(content.ended)
-        with_records = state.move_records(moved)
+        try:
+            for (slot, scope_id), tags in content.erased.items():
+                node = state.derive(slot)
+                try:
+                    moved[slot] = erase_records(self._engine, ring_id, scope_id, epoch, node, tags)
+                finally:
+                    node.wipe()
+            if not moved:
+                return state.puncture_slots(content.ended)
+            with_records = state.move_records(moved)
+        finally:
+            for ref in moved.values():
+                wipe(ref.key)
         try:
             return with_records.puncture_slots(content.ended)
         finally:
@@ -258,21 +261,19 @@ class RingShredder:
         """Tell of each record whether nothing derives its key: not the state, nor the entries it refers to."""
         slot, scope_id = place
         node = ring.state.derive(slot)
-        frontier: Frontier | None = None
         try:
-            for tag in sorted(tags):  # so that each chunk is read once
-                if not isinstance(node.records, EntryRef):
-                    yield tag, False
-                    continue
-                if frontier is None or leaf_of(tag) >= frontier.end:
-                    if frontier is not None:
-                        frontier.wipe()
-                    frontier = read_records(self._engine, ring.ring_id, scope_id, node.records, tag)
-                yield tag, _is_punctured(frontier, tag)
+            if not isinstance(node.records, EntryRef):
+                yield from ((tag, False) for tag in tags)
+                return
+            for records, some in read_records_many(self._engine, ring.ring_id, scope_id, node.records, tags):
+                gone = set(records.punctured)
+                yield from ((tag, leaf_of(tag) in gone) for tag in some)
+        except KeyMissingError as error:
+            raise NotProvenError(
+                f"scope {scope_id.hex()}: what is left of its records was replaced meanwhile, or is lost; the next run looks again"
+            ) from error
         finally:
             node.wipe()
-            if frontier is not None:
-                frontier.wipe()
 
 
 def _lacks(state: RingState, content: RingContent) -> bool:
@@ -280,14 +281,6 @@ def _lacks(state: RingState, content: RingContent) -> bool:
     return content.ended <= set(state.punctured) and all(
         not isinstance(state.derive(slot).records, bytearray) for slot, _ in content.erased
     )
-
-
-def _is_punctured(frontier: Frontier, tag: bytes) -> bool:
-    try:
-        wipe(frontier.derive(leaf_of(tag)))
-    except PuncturedError:
-        return True
-    return False
 
 
 def _lease(ring_id: bytes) -> str:
