@@ -42,7 +42,7 @@ def emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[d
 
 
 def in_a_ring(home: TestHome, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    month, cause = f"communications/acct-001/{datetime.now(UTC):%Y-%m}", {"ticket": "T-17", "requested_by": "ada"}
+    month = f"communications/acct-001/{datetime.now(UTC):%Y-%m}"
     with home.vault() as vault:
         values_of(vault.ensure_scopes([month, CONSUMER, OTHER]))
         values_of(vault.suspend([CONSUMER]))
@@ -53,10 +53,10 @@ def in_a_ring(home: TestHome, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         destroyer = Destroyer(opened)
         with monkeypatch.context() as patch:
             patch.setattr(EmbeddedEngine, "trim", lambda *_, **__: None)
-            destroyer.destroy_records(month, ["call-1"], **cause)
-            destroyer.destroy([CONSUMER], **cause)
+            destroyer.destroy_records(month, ["call-1"], ticket="T-17", requested_by="ada")
+            destroyer.destroy([CONSUMER], ticket="T-17", requested_by="ada")
         destroyer.finish_pending()
-        destroyer.destroy([month], **cause)
+        destroyer.destroy([month], ticket="T-17", requested_by="ada")
         return [body for _, body in opened.database.read(outbox.bodies)]
 
 
