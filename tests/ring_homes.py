@@ -13,12 +13,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from keyvault import KeyVault, OpenRequest, SealRequest
+from keyvault.custody.ring_state import RingStates
 from keyvault.errors import KeyVaultError
 from keyvault.home import Home
 from keyvault.results import values_of
 from keyvault.settings import load_settings, write_settings
 from keyvault.states import KeyState
-from keyvault.store import outbox, tables
+from keyvault.store import outbox, system, tables
+from keyvault.store import scopes as scope_store
+from keyvault.store.scopes import ScopeRow
 from shredder.destroy import Destroyer
 from tests.homes import TestHome
 
@@ -96,12 +99,14 @@ def filled(vault: KeyVault, scopes: Sequence[str], records: Iterable[str] = ()) 
 
 
 def shred(destroyer: Destroyer, *scopes: str) -> None:
-    assert [outcome.error for outcome in destroyer.destroy(scopes, **CAUSE)] == [None] * len(scopes)
+    errors = [outcome.error for outcome in destroyer.destroy(scopes, **CAUSE)]
+    assert errors == [None] * len(scopes)
 
 
 def shred_records(destroyer: Destroyer, scope: str, *records: str) -> None:
     outcomes = destroyer.destroy_records(scope, records, **CAUSE)
-    assert [outcome.error for outcome in outcomes] == [None] * len(records)
+    errors = [outcome.error for outcome in outcomes]
+    assert errors == [None] * len(records)
 
 
 def opened(home: TestHome, items: Sequence[Sealed]) -> list[bytes | KeyVaultError]:
@@ -145,3 +150,21 @@ def with_capacity(home: TestHome, capacity: int) -> TestHome:
     """Let the home's new rings take so many scopes."""
     write_settings(home.path, replace(load_settings(home.path, {}), ring_capacity=capacity))
     return home
+
+
+def states_of(home: Home) -> RingStates:
+    row = home.database.read(system.load)
+    assert row is not None
+    return RingStates(home.engine, row.incarnation)
+
+
+def row_of(home: Home, name: str) -> ScopeRow:
+    lookup = home.keys.lookup(name.encode())
+    return home.database.read(lambda c: scope_store.newest_by_lookup(c, [lookup]))[lookup]
+
+
+def scope_share(home: Home, name: str) -> bytes:
+    """Return the share that the ring's stored state gives for a scope; raises `PuncturedError` where it gives none."""
+    row = row_of(home, name)
+    node = states_of(home).load(row.ring_id or b"").state.derive(row.slot or 0)
+    return bytes(node.share(row.id))

@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import timedelta
@@ -103,12 +103,20 @@ class RingShredder:
                 self._states.destroy(ring_id)
                 done.append(partial(rings.note_destroyed, ring_id=ring_id, at=self._clock.now()))
                 return {target.key: RING_DESTROYED for target in targets}
-            stored = self._replaced(job)
-            try:
-                done.append(partial(rings.note_state, ring_id=ring_id, epoch=stored.epoch, version=stored.key_version))
-                return self._proven(stored, targets, self._known(stored, job.content).live)
-            finally:
-                stored.state.wipe()
+            for _ in range(ATTEMPTS - 1):
+                with suppress(KeyMissingError):  # another worker replaced the state since it was read, and its entries
+                    return self._puncture(job, targets, done)
+            return self._puncture(job, targets, done)
+
+    def _puncture(self, job: _Job, targets: Sequence[Target], notes: list[Note]) -> Outcomes:
+        stored = self._replaced(job)
+        try:
+            notes.append(
+                partial(rings.note_state, ring_id=stored.ring_id, epoch=stored.epoch, version=stored.key_version)
+            )
+            return self._proven(stored, targets, self._known(stored, job.content).live)
+        finally:
+            stored.state.wipe()
 
     # --- the lease --------------------------------------------------------------------------------------------------
 
@@ -268,10 +276,6 @@ class RingShredder:
             for records, some in read_records_many(self._engine, ring.ring_id, scope_id, node.records, tags):
                 gone = set(records.punctured)
                 yield from ((tag, leaf_of(tag) in gone) for tag in some)
-        except KeyMissingError as error:
-            raise NotProvenError(
-                f"scope {scope_id.hex()}: what is left of its records was replaced meanwhile, or is lost; the next run looks again"
-            ) from error
         finally:
             node.wipe()
 

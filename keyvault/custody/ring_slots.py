@@ -129,6 +129,11 @@ class SlotAllocator:
             self._states.create(ring.id, ring.capacity)
             now = self._clock.now()
             opened_at = self._database.write(lambda connection: rings.open_(connection, ring.id, at=now))
+        if ring.epoch and (epoch := self._states.epoch(ring.id)) < ring.epoch:
+            raise RestoreDetected(
+                f"ring {ring.id.hex()} is at epoch {epoch} in the engine, and the database has seen epoch {ring.epoch}: the engine is an "
+                "older copy. No scope is created until what was destroyed since is destroyed again"
+            )
         path = slots_path(ring.id, self._incarnation)
         known = self._reserved.get(ring.id)  # mostly nobody else has reserved since, which check-and-set tells
         for _ in range(ATTEMPTS):
