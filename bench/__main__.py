@@ -1,13 +1,15 @@
-"""`python -m bench [formats] [custody] [service]`, started by `make bench` beside the real servers."""
+"""`python -m bench [formats] [custody] [service] [ring]`, started by `make bench` beside the real servers."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import custody, formats, rows, service
+from bench import custody, formats, ring, rows, service
 from tests.servers import description
 
-ALL = ("formats", "custody", "service")
+ALL = ("formats", "custody", "service", "ring")
+
+SERVED = {"custody": custody.run, "service": service.run, "ring": ring.run}
 
 
 def main(chosen: list[str]) -> int:
@@ -26,8 +28,7 @@ def main(chosen: list[str]) -> int:
         if servers is None:
             print("this benchmark needs the servers: run it by `make bench`", file=sys.stderr)
             return 2
-        module = custody if name == "custody" else service
-        results += module.run(servers.vault, servers.postgres)
+        results += SERVED[name](servers.vault, servers.postgres)
     rows.save(results)
     print(rows.table([vars(row) for row in results]))
     return 1 if any(row.met is False for row in results) else 0

@@ -57,6 +57,28 @@ def compared(name: str, unit: str, value: float, *, rival: tuple[str, float], ba
     )
 
 
+def at_least(
+    name: str, unit: str, value: float, bar: float, *, rival: tuple[str, float] | None = None, command: str
+) -> Row:
+    """Return a row whose value must reach `bar`; a rival is there to be compared with only."""
+    return Row(
+        name=name,
+        value=value,
+        unit=unit,
+        rival=rival[0] if rival else "",
+        rival_value=rival[1] if rival else None,
+        ratio=value / rival[1] if rival else None,
+        bar=f"≥ {bar:,} {unit}",
+        met=value >= bar,
+        command=command,
+    )
+
+
+def at_most(name: str, unit: str, value: float, bar: float, *, command: str) -> Row:
+    """Return a row whose value must not exceed `bar`."""
+    return Row(name=name, value=value, unit=unit, bar=f"≤ {bar:,} {unit}", met=value <= bar, command=command)
+
+
 def save(rows: list[Row]) -> None:
     """Put the rows into `results.json`, those of other benchmarks kept, and the whole table into the page."""
     old = json.loads(RESULTS.read_text()) if RESULTS.exists() else []

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
+from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
@@ -26,25 +28,39 @@ from keyvault.errors import (
 )
 from keyvault.events import Event, EventType, Value, b64, instant, make_event
 from keyvault.identity import commit, encode_identity
-from keyvault.results import caught, value_of
 from keyvault.scopes import Scope, check_creatable
 from keyvault.states import KeyState
 from keyvault.store import outbox
 from keyvault.store import scopes as scope_store
 from keyvault.store.database import Database
+from keyvault.store.dialects import chunks
 from keyvault.store.scopes import ScopeRow
 from keyvault.system_keys import SystemKeys
 
 ATTEMPTS = 5
 SALT_BYTES = 32
 ID_BYTES = 16
+GROUP = 2_500
+"""Scopes that are prepared, and written in one transaction, together."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Draft:
+class _Wanted(NamedTuple):
+    """A scope to create: its look-up HMAC, and the generation it is to have."""
+
+    scope: Scope
+    lookup: bytes
+    generation: int
+
+
+class _Draft(NamedTuple):
+    scope: Scope
     row: ScopeRow
     placement: Placement
     event: Event
+
+
+_Drafts = Mapping[bytes, _Draft]
+"""By the id of the new scope."""
 
 
 class ScopeCreator:
@@ -69,101 +85,106 @@ class ScopeCreator:
 
     def _missing(
         self, scopes: Sequence[Scope], results: dict[Scope, ScopeRow | KeyVaultError], *, renew: bool
-    ) -> dict[Scope, int]:
-        """Sort the scopes into `results` and, by the generation they need, those to create."""
+    ) -> list[_Wanted]:
+        """Sort the scopes into `results` and those to create."""
         lookups = {scope: self._keys.lookup(scope.canonical) for scope in dict.fromkeys(scopes)}
         rows = self._database.read(lambda connection: scope_store.newest_by_lookup(connection, lookups.values()))
-        missing: dict[Scope, int] = {}
+        now = self._clock.now()
+        missing = []
         for scope, lookup in lookups.items():
             try:
                 row = rows.get(lookup)
                 if row is not None and _usable(row, scope, renew=renew):
                     results[scope] = row
                     continue
-                check_creatable(scope, self._clock.now())
-                missing[scope] = 1 if row is None else row.generation + 1
+                check_creatable(scope, now)
+                missing.append(_Wanted(scope, lookup, 1 if row is None else row.generation + 1))
             except KeyVaultError as error:
                 results[scope] = error
         return missing
 
-    def _create(self, missing: Mapping[Scope, int]) -> dict[Scope, ScopeRow | KeyVaultError]:
-        """Try to create; a scope that is in neither values nor errors lost a race and is looked up again."""
+    def _create(self, missing: Sequence[_Wanted]) -> dict[Scope, ScopeRow | KeyVaultError]:
+        """Try to create; a scope that is in neither values nor errors lost a race and is looked up again.
+
+        While one group is written to the database, the next is prepared. They go in order of look-ups, so that creators of the same
+        names meet in the same order, and slots are given out in the order in which rows go in, which keeps their index dense.
+        """
         results: dict[Scope, ScopeRow | KeyVaultError] = {}
-        scopes = list(missing)
-        for start in range(0, len(scopes), scope_store.CHUNK):
-            group = scopes[start : start + scope_store.CHUNK]
-            drafts: dict[Scope, _Draft] = {}
-            for scope, draft in zip(group, self._draft(group, missing), strict=True):
-                if isinstance(draft, KeyVaultError):
-                    results[scope] = draft
-                else:
-                    drafts[scope] = draft
-            won = self._database.write(partial(self._insert, drafts=drafts))
-            results |= {scope: drafts[scope].row for scope in won}
+        ordered = sorted(missing, key=lambda wanted: wanted.lookup)
+        if len(ordered) <= GROUP:
+            return self._write(self._draft(ordered, results)) | results
+        with ThreadPoolExecutor(1) as writer:
+            writing: list[Future[dict[Scope, ScopeRow | KeyVaultError]]] = []
+            for group in chunks(ordered, GROUP):
+                drafts = self._draft(group, results)
+                if writing:
+                    results |= writing.pop().result()
+                writing.append(writer.submit(copy_context().run, self._write, drafts))
+            results |= writing.pop().result()
         return results
 
-    def _draft(self, scopes: Sequence[Scope], generations: Mapping[Scope, int]) -> list[_Draft | KeyVaultError]:
-        placements = self._custody.prepare(scopes)
-        ids = [secrets.token_bytes(ID_BYTES) for _ in scopes]
-        salts = [secrets.token_bytes(SALT_BYTES) for _ in scopes]
+    def _draft(self, group: Sequence[_Wanted], results: dict[Scope, ScopeRow | KeyVaultError]) -> _Drafts:
+        """Make keys, rows and events; what cannot be made goes into `results`."""
+        placements = self._custody.prepare([wanted.scope for wanted in group])
+        placed = []
+        for wanted, placement in zip(group, placements, strict=True):
+            if isinstance(placement, KeyVaultError):
+                results[wanted.scope] = placement
+            else:
+                placed.append((wanted, placement, secrets.token_bytes(ID_BYTES), secrets.token_bytes(SALT_BYTES)))
         identities = [
             Identity(
                 placement=placement,
                 scope_id=scope_id,
-                data=encode_identity(salt, self._keys.lookup(scope.canonical), scope.canonical),
+                data=encode_identity(salt, wanted.lookup, wanted.scope.canonical),
             )
-            for scope, placement, scope_id, salt in zip(scopes, placements, ids, salts, strict=True)
-            if isinstance(placement, Placement)
+            for wanted, placement, scope_id, salt in placed
         ]
-        sealed = iter(self._custody.seal_identities(identities))
+        drafts = {}
+        now = self._clock.now()
+        account = cache(partial(self._keys.pseudonym_of, "account"))
+        for (wanted, placement, scope_id, salt), sealed in zip(
+            placed, self._custody.seal_identities(identities), strict=True
+        ):
+            if isinstance(sealed, KeyVaultError):
+                results[wanted.scope] = sealed
+                continue
+            scope = wanted.scope
+            row = ScopeRow(
+                id=scope_id,
+                generation=wanted.generation,
+                custody=self._custody.code,
+                key_ref=placement.key_ref,
+                ring_id=placement.ring_id,
+                slot=placement.slot,
+                kind=scope.kind,
+                period=scope.period,
+                due_at=scope.due_at,
+                account=None if scope.account is None else account(scope.account),
+                lookup=wanted.lookup,
+                commitment=commit(salt, scope.canonical),
+                salt=None if scope.rules.names_person else salt,
+                sealed_name=sealed,
+                state=KeyState.ACTIVE,
+                created_at=now,
+            )
+            drafts[scope_id] = _Draft(scope, row, placement, self._event(row))
+        return drafts
 
-        def draft(scope: Scope, placement: Placement | KeyVaultError, scope_id: bytes, salt: bytes) -> _Draft:
-            place = value_of(placement)
-            row = self._row(scope, generations[scope], place, identity=(scope_id, salt), sealed=value_of(next(sealed)))
-            return _Draft(row=row, placement=place, event=self._event(row))
+    def _write(self, drafts: _Drafts) -> dict[Scope, ScopeRow | KeyVaultError]:
+        won = self._database.write(partial(self._insert, drafts=drafts))
+        return {drafts[scope_id].scope: drafts[scope_id].row for scope_id in won}
 
-        return [caught(draft, *item) for item in zip(scopes, placements, ids, salts, strict=True)]
-
-    def _insert(self, connection: Connection, drafts: Mapping[Scope, _Draft]) -> set[Scope]:
+    def _insert(self, connection: Connection, drafts: _Drafts) -> set[bytes]:
         bound = self._custody.bind(connection, [draft.placement for draft in drafts.values()])
-        ready = {scope: draft for scope, draft in drafts.items() if draft.placement in bound}
-        inserted = scope_store.insert_new(connection, [draft.row for draft in ready.values()])
-        won = {scope for scope, draft in ready.items() if draft.row.id in inserted}
-        outbox.append(connection, [ready[scope].event for scope in ready if scope in won])
-        self._custody.discard(connection, [draft.placement for scope, draft in ready.items() if scope not in won])
+        ready = [draft for draft in drafts.values() if draft.placement in bound]
+        won = scope_store.insert_new(connection, [draft.row for draft in ready])
+        outbox.append(connection, [draft.event for draft in ready if draft.row.id in won])
+        self._custody.discard(connection, [draft.placement for draft in ready if draft.row.id not in won])
         return won
-
-    def _row(
-        self, scope: Scope, generation: int, placement: Placement, *, identity: tuple[bytes, bytes], sealed: str
-    ) -> ScopeRow:
-        scope_id, salt = identity
-        return ScopeRow(
-            id=scope_id,
-            generation=generation,
-            custody=self._custody.code,
-            key_ref=placement.key_ref,
-            ring_id=placement.ring_id,
-            slot=placement.slot,
-            kind=scope.kind,
-            period=scope.period,
-            due_at=scope.due_at,
-            account=None if scope.account is None else self._keys.pseudonym_of("account", scope.account),
-            lookup=self._keys.lookup(scope.canonical),
-            commitment=commit(salt, scope.canonical),
-            salt=None if scope.rules.names_person else salt,
-            sealed_name=sealed,
-            state=KeyState.ACTIVE,
-            created_at=self._clock.now(),
-        )
 
     def _event(self, row: ScopeRow) -> Event:
         """Build `scope.created`, with what rebuilds the row sealed: placement under the journal key, the rest under its own."""
-        placement = {
-            "key_ref": row.key_ref,
-            "ring": row.ring_id.hex() if row.ring_id else None,
-            "slot": row.slot,
-            "salt": row.salt.hex() if row.salt else None,
-        }
         payload: dict[str, Value] = {
             "scope": b64(row.commitment),
             "scope_id": b64(row.id),
@@ -173,10 +194,21 @@ class ScopeCreator:
             "due_at": _instant(row.due_at),
             "custody": self._custody.name,
             "account": b64(row.account) if row.account else None,
-            "placement": b64(self._keys.seal_journal(json.dumps(placement).encode(), row.id)),
+            "placement": sealed_placement(self._keys, row),
             "sealed": row.sealed_name,
         }
         return make_event(EventType.SCOPE_CREATED, payload, at=row.created_at)
+
+
+def sealed_placement(keys: SystemKeys, row: ScopeRow) -> str:
+    """Return where a row's key sits, and its salt, as events carry them: sealed under the journal key."""
+    placement = {
+        "key_ref": row.key_ref,
+        "ring": row.ring_id.hex() if row.ring_id else None,
+        "slot": row.slot,
+        "salt": row.salt.hex() if row.salt else None,
+    }
+    return b64(keys.seal_journal(json.dumps(placement).encode(), row.id))
 
 
 def _instant(moment: datetime | None) -> str | None:

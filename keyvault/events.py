@@ -8,11 +8,14 @@ stored and hashed as they are: RFC 8785, at most 64 KiB with its two length byte
 from __future__ import annotations
 
 import base64
+import contextlib
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import TypeAlias
 
 import rfc8785
@@ -24,6 +27,11 @@ POLICY_VERSION = "builtin/1"
 MAX_EVENT_BYTES = 65_535
 MAX_SCOPES_PER_EVENT = 1_000
 
+MAX_INTEGER = 2**53
+
+_PLAIN = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False)
+_PLAIN_TYPES = frozenset({str, bool, type(None)})
+
 Value: TypeAlias = bool | int | str | Sequence["Value"] | Mapping[str, "Value"] | None
 
 
@@ -33,6 +41,7 @@ class EventType(StrEnum):
     SCOPE_CREATED = "scope.created"
     SCOPE_SUSPENDED = "scope.suspended"
     SCOPE_RESUMED = "scope.resumed"
+    SCOPE_MIGRATED = "scope.migrated"
     RECORD_SUSPENDED = "record.suspended"
     RECORD_RESUMED = "record.resumed"
     DESTROY_FENCED = "destroy.fenced"
@@ -59,11 +68,36 @@ def new_event_id() -> str:
 def make_event(kind: EventType, payload: Mapping[str, Value], *, at: datetime, event_id: str | None = None) -> Event:
     """Build an event. `InvalidInputError` when it would not fit a log entry."""
     identity = event_id or new_event_id()
-    header = {"v": SCHEMA_VERSION, "id": identity, "type": str(kind), "at": instant(at), "policy": POLICY_VERSION}
-    body = rfc8785.dumps({**payload, **header})  # type: ignore[dict-item]  # its type names dict where Mapping would do
+    header: dict[str, Value] = {
+        "v": SCHEMA_VERSION,
+        "id": identity,
+        "type": str(kind),
+        "at": instant(at),
+        "policy": POLICY_VERSION,
+    }
+    body = canonical({**payload, **header})
     if len(body) > MAX_EVENT_BYTES:
         raise InvalidInputError(f"an event of {len(body)} bytes does not fit the log: split the group")
     return Event(id=identity, type=kind, body=body)
+
+
+def canonical(value: Value) -> bytes:
+    """Return the canonical JSON (RFC 8785) of a value.
+
+    The standard library's encoder, ten times as fast, writes the same wherever names are ASCII and numbers small integers.
+    """
+    if _is_plain(value):
+        with contextlib.suppress(UnicodeEncodeError):  # a lone surrogate, which the other refuses in its own words
+            return _PLAIN.encode(value).encode()
+    return rfc8785.dumps(value)
+
+
+def _is_plain(value: Value) -> bool:
+    if type(value) is dict:
+        return "".join(value).isascii() and _is_plain(list(value.values()))
+    if type(value) is list:
+        return all(_is_plain(item) for item in value if type(item) not in _PLAIN_TYPES)
+    return type(value) in _PLAIN_TYPES or (type(value) is int and abs(value) < MAX_INTEGER)
 
 
 def b64(data: bytes) -> str:
@@ -71,6 +105,7 @@ def b64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
+@lru_cache(maxsize=256)  # one instant stands in thousands of events
 def instant(moment: datetime) -> str:
     """Write an instant as UTC with microseconds: `2026-11-23T21:48:31.000000Z`."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -6,7 +6,8 @@ Whatever is fenced is finished by the next run of anybody; nothing else is ever 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -29,18 +30,26 @@ from keyvault.scopes import KIND_RULES, Scope
 from keyvault.states import KeyState, check_issuable
 from keyvault.store import destructions, fenced_records, intents, outbox, system
 from keyvault.store import scopes as scope_store
-from keyvault.store.fenced_records import RecordRow
+from keyvault.store.destructions import Destruction
+from keyvault.store.dialects import chunks
+from keyvault.store.fenced_records import RecordKey, RecordRow
 from keyvault.store.scopes import ScopeRow
 from keyvault.transit.base import audit_event
 from shredder.erase import Key, Outcome, finish
-from shredder.fence import Cause, fence, fence_records
+from shredder.fence import Cause, fence, fence_records, stamp
 
 GROUP = 1_000
-BATCH = 5_000
+BATCH = 10_000
 """Scopes that are erased before they are acknowledged together; rings are not cut in two."""
+AT_ONCE = 2
+"""Batches under way: while one is erased, another is acknowledged."""
 REASON = re.compile(r"[a-z][a-z0-9-]{0,31}")
 MAX_TICKET_BYTES = 256
 DEFAULT_REASON = "customer-request"
+
+
+Fenced = Mapping[Key, tuple[ScopeRow, bytes]]
+"""What a run has fenced: its scope's row, and the id of its destruction."""
 
 
 class PlannedAction(StrEnum):
@@ -111,8 +120,9 @@ class Destroyer:
                 raise item
             plan.append(item)
         live = [item.row for item in plan if item.action is PlannedAction.DESTROY]
-        fence(self._home, live, Cause(reason=reason, ticket=ticket, requested_by=requested_by))
-        return self._finish([(item.row.id, b"") for item in plan], progress)
+        fenced = fence(self._home, live, Cause(reason=reason, ticket=ticket, requested_by=requested_by))
+        known = {(row.id, b""): (row, fenced[row.id]) for row in live if row.id in fenced}
+        return self._finish([(item.row.id, b"") for item in plan], known, progress)
 
     def plan_records(self, name: str, records: Sequence[str]) -> list[PlanItem]:
         """Say for each record of an account-month what a run would do. Changes nothing.
@@ -147,9 +157,12 @@ class Destroyer:
         check_cause(ticket, reason)
         plan = self.plan_records(name, records)
         live = [item.record_tag for item in plan if item.action is PlannedAction.DESTROY]
+        known: Fenced = {}
         if live:
-            fence_records(self._home, plan[0].row, live, Cause(reason=reason, ticket=ticket, requested_by=requested_by))
-        return self._finish([(item.row.id, item.record_tag) for item in plan], progress)
+            cause = Cause(reason=reason, ticket=ticket, requested_by=requested_by)
+            row = plan[0].row
+            known = {key: (row, destroy_id) for key, destroy_id in fence_records(self._home, row, live, cause).items()}
+        return self._finish([(item.row.id, item.record_tag) for item in plan], known, progress)
 
     def finish_pending(self, progress: Callable[[int], None] | None = None) -> list[Outcome]:
         """Finish every destruction that is fenced and not acknowledged, and delete keys that no scope was bound to."""
@@ -160,7 +173,7 @@ class Destroyer:
                 mark.key for mark in records
             ]
 
-        outcomes = self._finish(self._home.database.read(work), progress)
+        outcomes = self._finish(self._home.database.read(work), {}, progress)
         self.collect()
         self.forget_expired()
         return outcomes
@@ -216,24 +229,31 @@ class Destroyer:
         event = make_event(EventType.UNUSED_KEYS_DELETED, payload, at=now, event_id=event_id)
         outbox.append(connection, [event])
 
-    def _finish(self, keys: Sequence[Key], progress: Callable[[int], None] | None) -> list[Outcome]:
-        """Finish the fenced ones among `keys`; the others are destroyed already and keep their time."""
+    def _finish(self, keys: Sequence[Key], known: Fenced, progress: Callable[[int], None] | None) -> list[Outcome]:
+        """Finish the fenced ones among `keys`; the others are destroyed already and keep their time.
+
+        `known` are those that this run has just fenced. Of the others the database is asked; what it says of another run's commits
+        is confirmed before it is passed on.
+        """
         wanted = list(dict.fromkeys(keys))
+        causes = stamp(self._home, {destroy_id for _, destroy_id in known.values()}) if known else {}
         outcomes: dict[Key, Outcome] = {}
-        for batch in self._batches(wanted):
-            for outcome in self._finish_batch(batch):
-                outcomes[outcome.scope_id, outcome.record_tag] = outcome
-            if progress is not None:
-                progress(len(batch))
+        batches = list(self._batches(wanted, known))
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for finished in pool.map(lambda batch: self._finish_batch(batch, known, causes), batches):
+                outcomes |= {(outcome.scope_id, outcome.record_tag): outcome for outcome in finished}
+                if progress is not None:
+                    progress(len(finished))
         self._home.database.confirm(self._home.node)
         self._home.database.forget_deleted()
         return [outcomes[key] for key in wanted]
 
-    def _batches(self, keys: Sequence[Key]) -> Iterator[list[Key]]:
+    def _batches(self, keys: Sequence[Key], known: Fenced) -> Iterator[list[Key]]:
         """Cut into batches of some thousands, all of one ring in one of them."""
-        places = self._home.database.read(
-            lambda connection: scope_store.ring_ids(connection, {scope for scope, _ in keys})
-        )
+        places = {key[0]: row.ring_id or b"" for key, (row, _) in known.items()}
+        unknown = {scope for scope, _ in keys if scope not in places}
+        if unknown:
+            places |= self._home.database.read(lambda connection: scope_store.ring_ids(connection, unknown))
         ordered = sorted(keys, key=lambda key: places.get(key[0], b""))
         batch: list[Key] = []
         for ring_id, members in groupby(ordered, key=lambda key: places.get(key[0], b"")):
@@ -242,27 +262,35 @@ class Destroyer:
                 yield batch
                 batch = []
             if not ring_id:  # keys of their own can be cut anywhere
-                yield from (group[start : start + GROUP] for start in range(0, len(group), GROUP))
+                yield from map(list, chunks(group, GROUP))
                 continue
             batch += group
         if batch:
             yield batch
 
-    def _finish_batch(self, keys: Sequence[Key]) -> list[Outcome]:
-        def work(connection: Connection) -> tuple[dict[bytes, ScopeRow], dict[Key, RecordRow]]:
-            rows = scope_store.by_id(connection, {scope for scope, _ in keys})
-            return rows, fenced_records.by_key(connection, [key for key in keys if key[1]])
+    def _finish_batch(self, keys: Sequence[Key], known: Fenced, causes: Mapping[bytes, Destruction]) -> list[Outcome]:
+        pending = {key: known[key][1] for key in keys if key in known}
+        rows = {key[0]: known[key][0] for key in pending}
+        unknown = [key for key in keys if key not in known]
+        settled: list[Outcome] = []
+        if unknown:
+            found, marks = self._home.database.read(partial(_look_up, keys=unknown))
+            rows |= found
+            for key in unknown:
+                held: ScopeRow | RecordRow | None = marks.get(key) if key[1] else found.get(key[0])
+                if held is not None and held.state is KeyState.DEACTIVATED:
+                    pending[key] = held.destroy_id or b""
+                else:
+                    settled.append(_settled(key, held))
+            causes = {**causes, **stamp(self._home, set(pending.values()) - causes.keys())}
+        return settled + (finish(self._home, pending, rows, causes) if pending else [])
 
-        rows, marks = self._home.database.read(work)
-        pending = {}
-        settled = []
-        for scope, tag in keys:
-            held: ScopeRow | RecordRow | None = marks.get((scope, tag)) if tag else rows.get(scope)
-            if held is not None and held.state is KeyState.DEACTIVATED:
-                pending[scope, tag] = held.destroy_id or b""
-            else:
-                settled.append(_settled((scope, tag), held))
-        return settled + (finish(self._home, pending, rows) if pending else [])
+
+def _look_up(
+    connection: Connection, *, keys: Sequence[Key]
+) -> tuple[dict[bytes, ScopeRow], dict[RecordKey, RecordRow]]:
+    rows = scope_store.by_id(connection, {scope for scope, _ in keys})
+    return rows, fenced_records.by_key(connection, [key for key in keys if key[1]])
 
 
 def _settled(key: Key, held: ScopeRow | RecordRow | None) -> Outcome:

@@ -8,13 +8,15 @@ the bound that certificates state.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
 from sqlalchemy.engine import Connection
 
+from keyvault.custody.former import named_in
 from keyvault.errors import (
     DestructionPausedError,
     KeyMissingError,
@@ -28,6 +30,7 @@ from keyvault.states import KeyState, check_issuable
 from keyvault.store import destructions, fenced_records, outbox, system
 from keyvault.store import scopes as scope_store
 from keyvault.store.destructions import Destruction
+from keyvault.store.dialects import chunks
 from keyvault.store.fenced_records import RecordKey
 from keyvault.store.scopes import ScopeRow
 
@@ -46,51 +49,60 @@ class Cause:
     requested_by: str
 
 
-def fence(home: Home, rows: Sequence[ScopeRow], cause: Cause) -> list[bytes]:
-    """Fence live scopes in groups of at most 1,000, ring by ring; return the ids of the destructions.
+def fence(home: Home, rows: Sequence[ScopeRow], cause: Cause) -> dict[bytes, bytes]:
+    """Fence live scopes in groups of at most 1,000, ring by ring; return the id of each one's destruction, by its own.
 
-    Raises `DestructionPausedError` while destructions are paused: that group and those after it are untouched.
+    Left out are those that another run has fenced first, and those that are fenced now but are not as `rows` says any more, because
+    they were moved to another custody meanwhile: their rows are to be read again. Raises `DestructionPausedError` while destructions are paused: that group
+    and those after it are untouched. While one group is written, the openings of the next are sealed.
     """
     ordered = sorted(rows, key=lambda row: (row.custody, row.ring_id or b"", row.slot or 0))
-    fenced: list[bytes] = []
-    for start in range(0, len(ordered), MAX_SCOPES_PER_EVENT):
-        group = ordered[start : start + MAX_SCOPES_PER_EVENT]
-        destruction = _new_destruction(home, cause)
-        openings = _sealed_openings(home, group)
-        if home.database.write(partial(_mark, group=group, destruction=destruction, openings=openings)):
-            fenced.append(destruction.id)
-    stamp(home, fenced)
+    groups = list(chunks(ordered, MAX_SCOPES_PER_EVENT))
+    fenced: dict[bytes, bytes] = {}
+    with ThreadPoolExecutor(1) as writer:
+        writing: list[Future[dict[bytes, bytes]]] = []
+        for group in groups:
+            mark = partial(
+                _mark, group=group, destruction=_new_destruction(home, cause), openings=_openings(home, group)
+            )
+            if writing:
+                fenced |= writing.pop().result()
+            writing.append(writer.submit(home.database.write, mark))
+        for last in writing:
+            fenced |= last.result()
     return fenced
 
 
-def fence_records(home: Home, row: ScopeRow, tags: Sequence[bytes], cause: Cause) -> list[bytes]:
-    """Fence records of a scope in groups of at most 1,000; return the ids of the destructions.
+def fence_records(home: Home, row: ScopeRow, tags: Sequence[bytes], cause: Cause) -> dict[RecordKey, bytes]:
+    """Fence records of a scope in groups of at most 1,000; return the id of each one's destruction.
 
     Raises `DestructionPausedError`, and `ScopeFencedError` or `ScopeDestroyedError` when the whole scope is.
     """
-    fenced: list[bytes] = []
-    for start in range(0, len(tags), MAX_SCOPES_PER_EVENT):
-        keys = [(row.id, tag) for tag in tags[start : start + MAX_SCOPES_PER_EVENT]]
-        destruction = _new_destruction(home, cause)
-        if home.database.write(partial(_mark_records, row=row, keys=keys, destruction=destruction)):
-            fenced.append(destruction.id)
-    stamp(home, fenced)
+    fenced: dict[RecordKey, bytes] = {}
+    for some in chunks(tags, MAX_SCOPES_PER_EVENT):
+        keys = [(row.id, tag) for tag in some]
+        fenced |= home.database.write(
+            partial(_mark_records, row=row, keys=keys, destruction=_new_destruction(home, cause))
+        )
     return fenced
 
 
-def stamp(home: Home, destroy_ids: Iterable[bytes]) -> None:
-    """Write `fenced_at` and the instant by which every cached key has expired, where they are not written yet."""
-    allowance = lease_allowance(home)
+def stamp(home: Home, destroy_ids: Iterable[bytes]) -> Mapping[bytes, Destruction]:
+    """Write `fenced_at`, and the instant by which every cached key has expired, where they are not written yet.
 
-    def work(connection: Connection) -> None:
+    Returns these destructions, stamped.
+    """
+    allowance = lease_allowance(home)
+    ids = sorted(set(destroy_ids))
+
+    def work(connection: Connection) -> Mapping[bytes, Destruction]:
         now = home.clock.now() if home.clock.simulated else home.database.now(connection)
-        for destroy_id in destroy_ids:
-            scope_store.stamp_fence(connection, destroy_id, fenced_at=now, lease_bound=now + allowance)
-            fenced_records.stamp_fence(connection, destroy_id, fenced_at=now)
+        destructions.stamp_fence(connection, ids, fenced_at=now, lease_bound=now + allowance)
         # Always something to commit: a standby that confirms it has confirmed the fence before it, too.
         system.beat(connection, home.node, now)
+        return destructions.by_id(connection, ids)
 
-    home.database.write(work)
+    return home.database.write(work)
 
 
 def lease_allowance(home: Home) -> timedelta:
@@ -114,27 +126,25 @@ def _mark(
     *,
     group: Sequence[ScopeRow],
     destruction: Destruction,
-    openings: dict[bytes, bytes],
-) -> bool:
-    """Fence what is still live of the group; False, and nothing written, when another run was faster with all of it."""
+    openings: Mapping[bytes, bytes],
+) -> dict[bytes, bytes]:
+    """Fence what is still live of the group; return `destruction`'s id for each that is as the group says."""
     _check_not_paused(connection)
-    locked = scope_store.by_id(connection, [row.id for row in group], lock=True)
-    live = [row.id for row in locked.values() if row.state in LIVE]
+    live = scope_store.lock_in_state(connection, [row.id for row in group], LIVE)
     if not live:
-        return False
+        return {}
     destructions.insert(connection, destruction)
     scope_store.change_state(connection, live, before=LIVE, after=KeyState.DEACTIVATED, destroy_id=destruction.id)
-    wanted = set(live)
-    kept = {scope: sealed for scope, sealed in openings.items() if scope in wanted}
+    kept = {scope: sealed for scope, sealed in openings.items() if scope in live}
     destructions.keep_openings(connection, kept, until=destruction.created_at + BACKUP_HORIZON)
-    _tell(connection, destruction, [locked[scope] for scope in live], [])
-    return True
+    _tell(connection, destruction, [row for row in group if row.id in live], [])
+    return {row.id: destruction.id for row in group if live.get(row.id) == row.custody}
 
 
 def _mark_records(
     connection: Connection, *, row: ScopeRow, keys: Sequence[RecordKey], destruction: Destruction
-) -> bool:
-    """Fence the records that are not fenced yet; False, and nothing written, when all of them are."""
+) -> dict[RecordKey, bytes]:
+    """Fence the records that are not fenced yet; return which were, by `destruction`'s id."""
     _check_not_paused(connection)
     locked = scope_store.by_id(connection, [row.id], lock=True)[row.id]
     if locked.state not in LIVE:
@@ -142,13 +152,13 @@ def _mark_records(
     marked = fenced_records.by_key(connection, keys, lock=True)
     live = [key for key in keys if key not in marked or marked[key].state in LIVE]
     if not live:
-        return False
+        return {}
     destructions.insert(connection, destruction)
     fenced_records.put(
         connection, live, before=[KeyState.SUSPENDED], after=KeyState.DEACTIVATED, destroy_id=destruction.id
     )
     _tell(connection, destruction, [locked], [tag for _, tag in live])
-    return True
+    return dict.fromkeys(live, destruction.id)
 
 
 def _check_not_paused(connection: Connection) -> None:
@@ -170,7 +180,7 @@ def _tell(connection: Connection, destruction: Destruction, rows: Sequence[Scope
     outbox.append(connection, [event])
 
 
-def _sealed_openings(home: Home, group: Sequence[ScopeRow]) -> dict[bytes, bytes]:
+def _openings(home: Home, group: Sequence[ScopeRow]) -> dict[bytes, bytes]:
     """Open each commitment while its key still can, and seal the opening under the journal key, by scope id.
 
     A key that is gone already has no opening left to copy; that must not keep its scope from being destroyed. Another run that was
@@ -178,7 +188,7 @@ def _sealed_openings(home: Home, group: Sequence[ScopeRow]) -> dict[bytes, bytes
     """
     sealed: dict[bytes, bytes] = {}
     for code, custody in home.custodies.items():
-        rows = [row for row in group if row.custody == code]
+        rows = [named for row in group if (named := named_in(row)).custody == code]
         for row, opened in zip(rows, custody.open_identities(rows), strict=True):
             if isinstance(opened, KeyMissingError | ScopeFencedError | ScopeDestroyedError):
                 continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection
 
 from keyvault.clock import Clock
 from keyvault.custody.base import Proof, Target
-from keyvault.custody.ring_records import erase_records, read_records
+from keyvault.custody.ring_records import erase_records, read_records_many
 from keyvault.custody.ring_sealing import LoadedRing
 from keyvault.custody.ring_state import RingStates
 from keyvault.errors import (
@@ -30,12 +30,10 @@ from keyvault.errors import (
     KeyMissingError,
     KeyVaultError,
     NotProvenError,
-    PuncturedError,
     RestoreDetected,
     Unavailable,
 )
 from keyvault.formats import wipe
-from keyvault.puncture import Frontier
 from keyvault.puncture_records import EntryRef, leaf_of
 from keyvault.puncture_state import RingState
 from keyvault.results import caught
@@ -49,6 +47,8 @@ LEASE_SECONDS = 10.0
 PATIENCE_SECONDS = 30.0
 POLL_SECONDS = 0.02
 ATTEMPTS = 5
+
+Note = Callable[[Connection], None]
 
 Outcomes = dict[tuple[bytes, bytes], Proof | KeyVaultError]
 """By `Target.key`."""
@@ -98,17 +98,16 @@ class RingShredder:
         return {target.key: done for target in targets} if isinstance(done, KeyVaultError) else done
 
     def _work(self, ring_id: bytes, targets: Sequence[Target]) -> Outcomes:
-        with self._leased(ring_id) as job:
+        with self._leased(ring_id) as (job, done):
             if job.whole:
                 self._check_empty(job)
                 self._states.destroy(ring_id)
-                now = self._clock.now()
-                self._database.write(lambda connection: rings.note_destroyed(connection, ring_id, at=now))
+                done.append(partial(rings.note_destroyed, ring_id=ring_id, at=self._clock.now()))
                 return {target.key: RING_DESTROYED for target in targets}
             for _ in range(ATTEMPTS - 1):
                 with suppress(KeyMissingError):  # another worker replaced the state since it was read, and its entries
-                    return self._puncture(job, targets)
-            return self._puncture(job, targets)
+                    return self._puncture(job, targets, done)
+            return self._puncture(job, targets, done)
 
     def _check_empty(self, job: _Job) -> None:
         """Raise `RestoreDetected` where the ring's state shows that the database, to which nothing in it is live, is an older copy."""
@@ -120,13 +119,11 @@ class RingShredder:
         finally:
             loaded.state.wipe()
 
-    def _puncture(self, job: _Job, targets: Sequence[Target]) -> Outcomes:
+    def _puncture(self, job: _Job, targets: Sequence[Target], notes: list[Note]) -> Outcomes:
         stored = self._replaced(job)
         try:
-            self._database.write(
-                lambda connection: rings.note_state(
-                    connection, stored.ring_id, epoch=stored.epoch, version=stored.key_version
-                )
+            notes.append(
+                partial(rings.note_state, ring_id=stored.ring_id, epoch=stored.epoch, version=stored.key_version)
             )
             return self._proven(stored, targets, self._known(stored, job.content).live)
         finally:
@@ -135,16 +132,20 @@ class RingShredder:
     # --- the lease --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _leased(self, ring_id: bytes) -> Iterator[_Job]:
+    def _leased(self, ring_id: bytes) -> Iterator[tuple[_Job, list[Note]]]:
+        """Give the ring under lease, and a list of what is to be noted in the database, in the transaction that ends the lease."""
         job = self._wait_for(ring_id)
+        notes: list[Note] = []
+
+        def end(connection: Connection) -> None:
+            for note in notes:
+                note(connection)
+            leases.release(connection, _lease(ring_id), job.token, now=self._database.now(connection))
+
         try:
-            yield job
+            yield job, notes
         finally:
-            self._database.write(
-                lambda connection: leases.release(
-                    connection, _lease(ring_id), job.token, now=self._database.now(connection)
-                )
-            )
+            self._database.write(end)
 
     def _wait_for(self, ring_id: bytes) -> _Job:
         patience = time.monotonic() + PATIENCE_SECONDS
@@ -225,15 +226,19 @@ class RingShredder:
     def _without(self, ring_id: bytes, content: RingContent, state: RingState, epoch: int) -> RingState:
         """Return the state without ended slots and erased records; the entries of what is left of those are written first."""
         moved: dict[int, EntryRef] = {}
-        for (slot, scope_id), tags in content.erased.items():
-            node = state.derive(slot)
-            try:
-                moved[slot] = erase_records(self._engine, ring_id, scope_id, epoch, node, tags)
-            finally:
-                node.wipe()
-        if not moved:
-            return state.puncture_slots(content.ended)
-        with_records = state.move_records(moved)
+        try:
+            for (slot, scope_id), tags in content.erased.items():
+                node = state.derive(slot)
+                try:
+                    moved[slot] = erase_records(self._engine, ring_id, scope_id, epoch, node, tags)
+                finally:
+                    node.wipe()
+            if not moved:
+                return state.puncture_slots(content.ended)
+            with_records = state.move_records(moved)
+        finally:
+            for ref in moved.values():
+                wipe(ref.key)
         try:
             return with_records.puncture_slots(content.ended)
         finally:
@@ -275,21 +280,15 @@ class RingShredder:
         """Tell of each record whether nothing derives its key: not the state, nor the entries it refers to."""
         slot, scope_id = place
         node = ring.state.derive(slot)
-        frontier: Frontier | None = None
         try:
-            for tag in sorted(tags):  # so that each chunk is read once
-                if not isinstance(node.records, EntryRef):
-                    yield tag, False
-                    continue
-                if frontier is None or leaf_of(tag) >= frontier.end:
-                    if frontier is not None:
-                        frontier.wipe()
-                    frontier = read_records(self._engine, ring.ring_id, scope_id, node.records, tag)
-                yield tag, _is_punctured(frontier, tag)
+            if not isinstance(node.records, EntryRef):
+                yield from ((tag, False) for tag in tags)
+                return
+            for records, some in read_records_many(self._engine, ring.ring_id, scope_id, node.records, tags):
+                gone = set(records.punctured)
+                yield from ((tag, leaf_of(tag) in gone) for tag in some)
         finally:
             node.wipe()
-            if frontier is not None:
-                frontier.wipe()
 
 
 def _lacks(state: RingState, content: RingContent) -> bool:
@@ -297,14 +296,6 @@ def _lacks(state: RingState, content: RingContent) -> bool:
     return content.ended <= set(state.punctured) and all(
         not isinstance(state.derive(slot).records, bytearray) for slot, _ in content.erased
     )
-
-
-def _is_punctured(frontier: Frontier, tag: bytes) -> bool:
-    try:
-        wipe(frontier.derive(leaf_of(tag)))
-    except PuncturedError:
-        return True
-    return False
 
 
 def _lease(ring_id: bytes) -> str:

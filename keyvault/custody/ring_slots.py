@@ -66,6 +66,8 @@ class SlotAllocator:
         self._incarnation = incarnation
         self._capacity = capacity
         self._chunks: dict[Month, _Chunk] = {}
+        self._reserved: dict[bytes, int] = {}
+        """By ring: the number of the chunk that was reserved last, as far as this process knows."""
         self._lock = threading.Lock()
 
     def take(self, scopes: Sequence[Scope]) -> list[Placement]:
@@ -133,9 +135,9 @@ class SlotAllocator:
                 "older copy. No scope is created until what was destroyed since is destroyed again"
             )
         path = slots_path(ring.id, self._incarnation)
+        known = self._reserved.get(ring.id)  # mostly nobody else has reserved since, which check-and-set tells
         for _ in range(ATTEMPTS):
-            entry = self._engine.get_state(path)
-            version = entry.version if entry else 0
+            version, known = self._version(path) if known is None else known, None
             if version < ring.chunks:
                 raise RestoreDetected(
                     f"ring {ring.id.hex()}: the engine has given out {version} chunks of slots, and the database knows of {ring.chunks}: the "
@@ -147,6 +149,7 @@ class SlotAllocator:
                 number = self._engine.put_state(path, f"{CHUNK_SLOTS}", expected_version=version)
             except CheckAndSetError:
                 continue
+            self._reserved[ring.id] = number
             return _Chunk(
                 ring_id=ring.id,
                 next=(number - 1) * CHUNK_SLOTS,
@@ -154,6 +157,10 @@ class SlotAllocator:
                 closes_at=opened_at + TAKES_SCOPES_FOR,
             )
         raise Unavailable("others reserve slots faster: try again")
+
+    def _version(self, path: str) -> int:
+        entry = self._engine.get_state(path)
+        return entry.version if entry else 0
 
 
 def chunk_number(slot: int) -> int:

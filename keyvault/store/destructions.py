@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from keyvault.store.dialects import conflict_insert
-from keyvault.store.scopes import chunks
+from keyvault.store.dialects import conditions, insert_rows
 from keyvault.store.tables import certificate_openings, destructions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Destruction:
-    """One group destruction. `id` 16 bytes; `ticket` and `requested_by` are 32-byte pseudonyms."""
+    """One group destruction. `id` 16 bytes; `ticket` and `requested_by` are 32-byte pseudonyms.
+
+    `fenced_at`: when its fence was committed; `lease_bound`: when the last cached key of what it destroys expires.
+    """
 
     id: bytes
     reason: str
@@ -24,6 +27,8 @@ class Destruction:
     requested_by: bytes
     fence_event: str
     created_at: datetime
+    fenced_at: datetime | None = None
+    lease_bound: datetime | None = None
 
 
 def insert(connection: Connection, row: Destruction) -> None:
@@ -43,8 +48,8 @@ def insert(connection: Connection, row: Destruction) -> None:
 def by_id(connection: Connection, ids: Sequence[bytes]) -> Mapping[bytes, Destruction]:
     """Return the destructions of these ids."""
     found: dict[bytes, Destruction] = {}
-    for chunk in chunks(ids):
-        for row in connection.execute(sa.select(destructions).where(destructions.c.id.in_(chunk))):
+    for condition in conditions(connection, destructions.c.id, ids):
+        for row in connection.execute(sa.select(destructions).where(condition)):
             found[row.id] = Destruction(
                 id=row.id,
                 reason=row.reason,
@@ -52,15 +57,30 @@ def by_id(connection: Connection, ids: Sequence[bytes]) -> Mapping[bytes, Destru
                 requested_by=row.requested_by,
                 fence_event=row.fence_event,
                 created_at=row.created_at,
+                fenced_at=row.fenced_at,
+                lease_bound=row.lease_bound,
             )
     return found
 
 
+def stamp_fence(connection: Connection, ids: Iterable[bytes], *, fenced_at: datetime, lease_bound: datetime) -> None:
+    """Write when the fences were committed, and when the last cached keys expire, where they are not stamped already."""
+    for condition in conditions(connection, destructions.c.id, ids):
+        connection.execute(
+            sa.update(destructions)
+            .where(condition, destructions.c.fenced_at.is_(None))
+            .values(fenced_at=fenced_at, lease_bound=lease_bound)
+        )
+
+
 def keep_openings(connection: Connection, sealed: Mapping[bytes, bytes], *, until: datetime) -> None:
     """Keep, by scope id, the sealed opening of each commitment for its certificate."""
-    for chunk in chunks(sorted(sealed)):
-        values = [{"scope_id": scope, "sealed": sealed[scope], "expires_at": until} for scope in chunk]
-        connection.execute(conflict_insert(connection, certificate_openings).values(values).on_conflict_do_nothing())
+    columns: dict[str, Sequence[Any]] = {
+        "scope_id": list(sealed),
+        "sealed": list(sealed.values()),
+        "expires_at": [until] * len(sealed),
+    }
+    insert_rows(connection, certificate_openings, columns)
 
 
 def drop_openings(connection: Connection, *, now: datetime) -> None:

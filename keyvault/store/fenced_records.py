@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from keyvault.states import KeyState
-from keyvault.store.dialects import conflict_insert
-from keyvault.store.scopes import chunks
-from keyvault.store.tables import fenced_records
+from keyvault.store.dialects import chunks, conflict_insert
+from keyvault.store.tables import destructions, fenced_records
 
 RecordKey = tuple[bytes, bytes]
 """A scope's id (16 bytes) and a record's tag in it (8 bytes)."""
@@ -20,7 +20,7 @@ RecordKey = tuple[bytes, bytes]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordRow:
-    """The mark of one record."""
+    """The mark of one record. `fenced_at` is its destruction's."""
 
     scope_id: bytes
     tag: bytes
@@ -40,11 +40,11 @@ def by_key(connection: Connection, keys: Iterable[RecordKey], *, lock: bool = Fa
     found: dict[RecordKey, RecordRow] = {}
     for chunk in chunks(sorted(set(keys))):
         query = (
-            sa.select(fenced_records)
+            _select()
             .where(sa.tuple_(fenced_records.c.scope_id, fenced_records.c.tag).in_(chunk))
             .order_by(fenced_records.c.scope_id, fenced_records.c.tag)
         )
-        for row in connection.execute(query.with_for_update() if lock else query):
+        for row in connection.execute(query.with_for_update(of=fenced_records) if lock else query):
             mark = _value(row)
             found[mark.key] = mark
     return found
@@ -88,19 +88,11 @@ def remove(connection: Connection, keys: Iterable[RecordKey], *, state: KeyState
     return removed
 
 
-def stamp_fence(connection: Connection, destroy_id: bytes, *, fenced_at: datetime) -> None:
-    """Write when the fence was committed, unless it is stamped already."""
-    connection.execute(
-        sa.update(fenced_records)
-        .where(fenced_records.c.destroy_id == destroy_id, fenced_records.c.fenced_at.is_(None))
-        .values(fenced_at=fenced_at)
-    )
-
-
-def acknowledge(connection: Connection, keys: Iterable[RecordKey], *, at: datetime) -> None:
-    """Mark fenced records as destroyed."""
+def acknowledge(connection: Connection, keys: Iterable[RecordKey], *, at: datetime) -> set[RecordKey]:
+    """Mark fenced records as destroyed; return which."""
+    done: set[RecordKey] = set()
     for chunk in chunks(sorted(set(keys))):
-        connection.execute(
+        statement = (
             sa.update(fenced_records)
             .where(
                 sa.tuple_(fenced_records.c.scope_id, fenced_records.c.tag).in_(chunk),
@@ -108,11 +100,14 @@ def acknowledge(connection: Connection, keys: Iterable[RecordKey], *, at: dateti
             )
             .values(state=str(KeyState.DESTROYED), destroyed_at=at)
         )
+        returned = connection.execute(statement.returning(fenced_records.c.scope_id, fenced_records.c.tag))
+        done.update((row.scope_id, row.tag) for row in returned)
+    return done
 
 
 def awaiting_destruction(connection: Connection) -> list[RecordRow]:
     """Return fenced records, oldest destruction first."""
-    query = sa.select(fenced_records).where(fenced_records.c.state == str(KeyState.DEACTIVATED))
+    query = _select().where(fenced_records.c.state == str(KeyState.DEACTIVATED))
     ordered = query.order_by(fenced_records.c.destroy_id, fenced_records.c.scope_id, fenced_records.c.tag)
     return [_value(row) for row in connection.execute(ordered)]
 
@@ -123,6 +118,12 @@ def count_by_state(connection: Connection) -> Mapping[KeyState, int]:
     query = sa.select(fenced_records.c.state, sa.func.count()).group_by(fenced_records.c.state)
     counted.update({KeyState(state): count for state, count in connection.execute(query)})
     return counted
+
+
+def _select() -> sa.Select[Any]:
+    return sa.select(fenced_records, destructions.c.fenced_at).select_from(
+        fenced_records.outerjoin(destructions, fenced_records.c.destroy_id == destructions.c.id)
+    )
 
 
 def _value(row: sa.Row[tuple[object, ...]]) -> RecordRow:

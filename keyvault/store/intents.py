@@ -12,7 +12,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from keyvault.store.scopes import chunks
+from keyvault.store.dialects import chunks
 from keyvault.store.tables import intents
 
 OPEN = "open"

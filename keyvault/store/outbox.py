@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from keyvault.events import SCHEMA_VERSION, Event
-from keyvault.store.scopes import chunks
+from keyvault.store.dialects import insert_rows
 from keyvault.store.tables import outbox
 
 
 def append(connection: Connection, events: Sequence[Event]) -> None:
     """Add events; the log takes them up in its own order."""
-    for chunk in chunks(events):
-        connection.execute(
-            sa.insert(outbox),
-            [
-                {"event_id": event.id, "schema_version": SCHEMA_VERSION, "type": str(event.type), "body": event.body}
-                for event in chunk
-            ],
-        )
+    columns: dict[str, Sequence[Any]] = {
+        "event_id": [event.id for event in events],
+        "schema_version": [SCHEMA_VERSION] * len(events),
+        "type": [str(event.type) for event in events],
+        "body": [event.body for event in events],
+    }
+    insert_rows(connection, outbox, columns, conflicts=False)
 
 
 def bodies(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[tuple[int, bytes]]:

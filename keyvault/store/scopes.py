@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from keyvault.scopes import ScopeKind
 from keyvault.states import KeyState
-from keyvault.store.dialects import conflict_insert
-from keyvault.store.tables import rings, scopes
-
-T = TypeVar("T")
-
-CHUNK = 500
-"""Rows a statement: well under the 65,535 parameters that PostgreSQL's protocol allows."""
+from keyvault.store.dialects import conditions, insert_rows
+from keyvault.store.tables import destructions, rings, scopes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScopeRow:
     """One generation of a scope. `id` 16 bytes; `lookup`, `commitment`, `salt`, `account` 32 bytes each.
 
-    `ring_epoch` is the furthest epoch that its ring's state was known to have when the row was read.
+    `fenced_at` and `lease_bound` are its destruction's. `ring_epoch` is the furthest epoch that its ring's state was known to have when the row was read.
     """
 
     id: bytes
@@ -53,11 +48,17 @@ class ScopeRow:
 
 
 def newest_by_lookup(connection: Connection, lookups: Iterable[bytes]) -> dict[bytes, ScopeRow]:
-    """Return, for each look-up HMAC that is known, its newest generation."""
+    """Return, for each look-up HMAC that is known, its newest generation.
+
+    That is the one that is not destroyed, if there is one. Each kind has an index of its own, so there is a query for each.
+    """
+    wanted = set(lookups)
     found: dict[bytes, ScopeRow] = {}
-    for chunk in chunks(sorted(set(lookups))):
-        query = _select().where(scopes.c.lookup.in_(chunk)).order_by(scopes.c.generation)
-        for row in connection.execute(query):
+    for condition in conditions(connection, scopes.c.lookup, wanted):
+        for row in connection.execute(_select().where(condition, LIVE)):
+            found[row.lookup] = _value(row)
+    for condition in conditions(connection, scopes.c.lookup, wanted - found.keys()):
+        for row in connection.execute(_select().where(condition, DESTROYED).order_by(scopes.c.generation)):
             found[row.lookup] = _value(row)
     return found
 
@@ -65,8 +66,8 @@ def newest_by_lookup(connection: Connection, lookups: Iterable[bytes]) -> dict[b
 def by_id(connection: Connection, ids: Iterable[bytes], *, lock: bool = False) -> dict[bytes, ScopeRow]:
     """Return the rows of these ids; `lock` holds them until the transaction ends."""
     found: dict[bytes, ScopeRow] = {}
-    for chunk in chunks(sorted(set(ids))):
-        query = _select().where(scopes.c.id.in_(chunk)).order_by(scopes.c.id)
+    for condition in conditions(connection, scopes.c.id, ids):
+        query = _select().where(condition).order_by(scopes.c.id)
         for row in connection.execute(query.with_for_update(of=scopes) if lock else query):
             found[row.id] = _value(row)
     return found
@@ -79,9 +80,43 @@ def insert_new(connection: Connection, rows: Sequence[ScopeRow]) -> set[bytes]:
     """
     if not rows:
         return set()
-    ordered = [_columns(row) for row in sorted(rows, key=lambda row: row.lookup or b"")]
-    statement = conflict_insert(connection, scopes).on_conflict_do_nothing().returning(scopes.c.id)
-    return set(connection.execute(statement, ordered).scalars())
+    ordered = sorted(rows, key=lambda row: row.lookup or b"")
+    columns = {name: [getattr(row, name) for row in ordered] for name in COLUMNS}
+    new = set(insert_rows(connection, scopes, columns, returning=scopes.c.id))
+    return new - _take_back_used(connection, new)
+
+
+def _take_back_used(connection: Connection, ids: set[bytes]) -> set[bytes]:
+    """Take back what was just inserted where its generation is one that was destroyed, and return which.
+
+    Uniqueness keeps live rows apart, and destroyed ones, but not one from the other. A row that was live when these went in would
+    have kept them out, and none can come to be beside them: so a rival is destroyed, committed, and seen by this statement.
+    """
+    taken: set[bytes] = set()
+    used = scopes.alias("used")
+    for condition in conditions(connection, scopes.c.id, ids):
+        statement = sa.delete(scopes).where(
+            condition,
+            sa.exists().where(
+                used.c.lookup == scopes.c.lookup,
+                used.c.state == sa.literal_column(f"'{KeyState.DESTROYED}'"),
+                used.c.generation >= scopes.c.generation,
+                used.c.id != scopes.c.id,
+            ),
+        )
+        taken.update(connection.execute(statement.returning(scopes.c.id)).scalars())
+    return taken
+
+
+def lock_in_state(connection: Connection, ids: Iterable[bytes], states: Sequence[KeyState]) -> dict[bytes, int]:
+    """Return the custody of those of these rows that are in one of `states`, and keep that true until the transaction ends."""
+    locked: dict[bytes, int] = {}
+    for condition in conditions(connection, scopes.c.id, ids):
+        query = sa.select(scopes.c.id, scopes.c.custody).where(
+            condition, scopes.c.state.in_([str(state) for state in states])
+        )
+        locked |= {row.id: row.custody for row in connection.execute(query.order_by(scopes.c.id).with_for_update())}
+    return locked
 
 
 def change_state(
@@ -89,10 +124,10 @@ def change_state(
 ) -> set[bytes]:
     """Move the rows that are in one of `before` to `after`, set `columns` on them, and return their ids."""
     changed: set[bytes] = set()
-    for chunk in chunks(sorted(set(ids))):
+    for condition in conditions(connection, scopes.c.id, ids):
         statement = (
             sa.update(scopes)
-            .where(scopes.c.id.in_(chunk), scopes.c.state.in_([str(state) for state in before]))
+            .where(condition, scopes.c.state.in_([str(state) for state in before]))
             .values(state=str(after), **columns)
             .returning(scopes.c.id)
         )
@@ -100,26 +135,34 @@ def change_state(
     return changed
 
 
-def stamp_fence(connection: Connection, destroy_id: bytes, *, fenced_at: datetime, lease_bound: datetime) -> None:
-    """Write when the fence was committed, and when the last cached key expires, unless it is stamped already."""
-    connection.execute(
-        sa.update(scopes)
-        .where(scopes.c.destroy_id == destroy_id, scopes.c.fenced_at.is_(None))
-        .values(fenced_at=fenced_at, lease_bound=lease_bound)
-    )
-
-
 def awaiting_destruction(connection: Connection, *, limit: int | None = None) -> list[bytes]:
     """Return the ids of fenced scopes, oldest destruction first."""
-    query = sa.select(scopes.c.id).where(scopes.c.state == str(KeyState.DEACTIVATED))
+    query = sa.select(scopes.c.id).where(sa.literal_column("scopes.state = 'deactivated'"))
     return list(connection.execute(query.order_by(scopes.c.destroy_id, scopes.c.id).limit(limit)).scalars())
+
+
+def acknowledge(
+    connection: Connection, ids: Iterable[bytes], *, people: Iterable[ScopeKind], at: datetime, horizon: datetime
+) -> set[bytes]:
+    """Mark fenced scopes as destroyed, without their sealed names and, for these kinds, their salts; return which."""
+    forgotten = scopes.c.kind.in_(sorted(str(kind) for kind in people))
+    return change_state(
+        connection,
+        ids,
+        before=[KeyState.DEACTIVATED],
+        after=KeyState.DESTROYED,
+        sealed_name=None,
+        salt=sa.case((forgotten, None), else_=scopes.c.salt),
+        destroyed_at=at,
+        horizon=horizon,
+    )
 
 
 def ring_ids(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, bytes]:
     """Return the ring of each of these scopes that is in one."""
     found: dict[bytes, bytes] = {}
-    for chunk in chunks(sorted(set(ids))):
-        query = sa.select(scopes.c.id, scopes.c.ring_id).where(scopes.c.id.in_(chunk), scopes.c.ring_id.is_not(None))
+    for condition in conditions(connection, scopes.c.id, ids):
+        query = sa.select(scopes.c.id, scopes.c.ring_id).where(condition, scopes.c.ring_id.is_not(None))
         found |= {row.id: row.ring_id for row in connection.execute(query)}
     return found
 
@@ -161,8 +204,8 @@ def page(
 def key_refs(connection: Connection, references: Iterable[str]) -> set[str]:
     """Return which of these key references a scope's row holds."""
     held: set[str] = set()
-    for chunk in chunks(sorted(set(references))):
-        held.update(connection.execute(sa.select(scopes.c.key_ref).where(scopes.c.key_ref.in_(chunk))).scalars())
+    for condition in conditions(connection, scopes.c.key_ref, references):
+        held.update(connection.execute(sa.select(scopes.c.key_ref).where(condition)).scalars())
     return held
 
 
@@ -171,24 +214,31 @@ def all_key_refs(connection: Connection) -> set[str]:
     return set(connection.execute(sa.select(scopes.c.key_ref).where(scopes.c.key_ref.is_not(None))).scalars())
 
 
-def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Cut a sequence into pieces of at most `CHUNK`."""
-    for start in range(0, len(items), CHUNK):
-        yield items[start : start + CHUNK]
-
-
-COLUMNS = tuple(field.name for field in fields(ScopeRow) if field.name != "ring_epoch")
+NOT_COLUMNS = frozenset({"ring_epoch", "fenced_at", "lease_bound"})
+COLUMNS = tuple(field.name for field in fields(ScopeRow) if field.name not in NOT_COLUMNS)
+STORED = tuple(field.name for field in fields(ScopeRow))
+LIVE: sa.ColumnElement[bool] = sa.literal_column("scopes.state <> 'destroyed'")
+DESTROYED: sa.ColumnElement[bool] = sa.literal_column("scopes.state = 'destroyed'")
+KINDS = {str(kind): kind for kind in ScopeKind}
+STATES = {str(state): state for state in KeyState}
+KIND_AT, STATE_AT = STORED.index("kind"), STORED.index("state")
 
 
 def _select() -> sa.Select[Any]:
-    epoch = sa.func.coalesce(rings.c.epoch, 0).label("ring_epoch")
-    return sa.select(scopes, epoch).select_from(scopes.outerjoin(rings, scopes.c.ring_id == rings.c.id))
-
-
-def _columns(row: ScopeRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in COLUMNS} | {"kind": str(row.kind), "state": str(row.state)}
+    joined: dict[str, sa.ColumnElement[Any]] = {
+        "ring_epoch": sa.func.coalesce(rings.c.epoch, 0).label("ring_epoch"),
+        "fenced_at": destructions.c.fenced_at,
+        "lease_bound": destructions.c.lease_bound,
+    }
+    return sa.select(*(joined[name] if name in joined else scopes.c[name] for name in STORED)).select_from(
+        scopes.outerjoin(rings, scopes.c.ring_id == rings.c.id).outerjoin(
+            destructions, scopes.c.destroy_id == destructions.c.id
+        )
+    )
 
 
 def _value(row: sa.Row[Any]) -> ScopeRow:
-    columns = dict(row._mapping)  # noqa: SLF001 - the documented way to a row's mapping
-    return ScopeRow(**{**columns, "kind": ScopeKind(columns["kind"]), "state": KeyState(columns["state"])})
+    values = list(row)
+    values[KIND_AT] = KINDS[values[KIND_AT]]
+    values[STATE_AT] = STATES[values[STATE_AT]]
+    return ScopeRow(**dict(zip(STORED, values, strict=True)))

@@ -5,6 +5,7 @@ Columns that later parts need (rings, leases, the log) are here from the first r
 
 from __future__ import annotations
 
+import binascii
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0001"
+REVISION = "0002"
 """The Alembic revision these tables are at; `Store.check_version` compares it with the database."""
 
 
@@ -52,6 +53,46 @@ class UTCDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class SealedText(TypeDecorator[str]):
+    """A ciphertext's text, kept as bytes: one that says which mark it begins with, and what the base64 behind that stands for.
+
+    A third smaller than the text, which is the largest column of the largest table. Text of any other form follows a zero byte.
+    """
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> bytes | None:  # noqa: ARG002 - the signature is SQLAlchemy's
+        """Shorten what will read back as it was."""
+        return None if value is None else pack_sealed(value)
+
+    def process_result_value(self, value: bytes | str | None, dialect: Any) -> str | None:  # noqa: ARG002
+        """Give the text again; SQLite still holds the text itself in rows of before."""
+        return value if value is None or isinstance(value, str) else _unpack_sealed(bytes(value))
+
+
+_SEALED_MARKS = {1: "ring:1:", 2: "vault:v1:"}
+
+
+def pack_sealed(text: str) -> bytes:
+    """Return the bytes in which `SealedText` keeps a text."""
+    for code, mark in _SEALED_MARKS.items():
+        if text.startswith(mark):
+            try:
+                data = binascii.a2b_base64(text[len(mark) :], strict_mode=True)
+            except binascii.Error:
+                break
+            if binascii.b2a_base64(data, newline=False).decode() == text[len(mark) :]:
+                return bytes((code,)) + data
+    return b"\0" + text.encode()
+
+
+def _unpack_sealed(data: bytes) -> str:
+    if data[0] == 0:
+        return data[1:].decode()
+    return _SEALED_MARKS[data[0]] + binascii.b2a_base64(data[1:], newline=False).decode()
 
 
 metadata = MetaData(
@@ -82,12 +123,10 @@ scopes = Table(
     Column("lookup", LargeBinary(32), nullable=True),
     Column("commitment", LargeBinary(32), nullable=False),
     Column("salt", LargeBinary(32), nullable=True),
-    Column("sealed_name", Text, nullable=True),
+    Column("sealed_name", SealedText, nullable=True),
     Column("state", String(12), nullable=False),
     Column("created_at", UTCDateTime, nullable=False),
-    Column("fenced_at", UTCDateTime, nullable=True),
     Column("destroyed_at", UTCDateTime, nullable=True),
-    Column("lease_bound", UTCDateTime, nullable=True),
     Column("horizon", UTCDateTime, nullable=True),
     Column("destroy_id", LargeBinary(16), ForeignKey("destructions.id"), nullable=True),
     UniqueConstraint("lookup", "generation"),
@@ -95,11 +134,13 @@ scopes = Table(
     CheckConstraint("state IN ('active', 'suspended', 'deactivated', 'destroyed')", name="state"),
     CheckConstraint("generation >= 1", name="generation"),
 )
-# The migration gives PostgreSQL the same condition; to name that dialect here would import it at every start.
+# On PostgreSQL the migration makes these, and the first two constraints above, smaller: each holds only the rows that it is for, and
+# what keeps live look-ups apart is an exclusion constraint over a hash index. `keyvault.store.scopes.insert_new` keeps the rest apart.
+SHAPED_BY_DIALECT = frozenset({"uq_scopes_key_ref", "uq_scopes_lookup_generation", "uq_scopes_live_lookup"})
 Index("uq_scopes_live_lookup", scopes.c.lookup, unique=True, sqlite_where=LIVE)
-Index("ix_scopes_state_due_at", scopes.c.state, scopes.c.due_at)
+Index("ix_scopes_due_at", scopes.c.due_at)
 Index("ix_scopes_account", scopes.c.account)
-Index("ix_scopes_destroy_id", scopes.c.destroy_id)
+Index("ix_scopes_pending", scopes.c.destroy_id, sqlite_where=text("state = 'deactivated'"))
 
 rings = Table(
     "rings",
@@ -127,6 +168,8 @@ destructions = Table(
     Column("fence_event", String(36), nullable=False, unique=True),
     Column("created_at", UTCDateTime, nullable=False),
     Column("not_before", UTCDateTime, nullable=True),
+    Column("fenced_at", UTCDateTime, nullable=True),
+    Column("lease_bound", UTCDateTime, nullable=True),
 )
 
 fenced_records = Table(
@@ -135,7 +178,6 @@ fenced_records = Table(
     Column("scope_id", LargeBinary(16), ForeignKey("scopes.id"), primary_key=True),
     Column("tag", LargeBinary(8), primary_key=True),
     Column("state", String(12), nullable=False),
-    Column("fenced_at", UTCDateTime, nullable=True),
     Column("destroyed_at", UTCDateTime, nullable=True),
     Column("destroy_id", LargeBinary(16), ForeignKey("destructions.id"), nullable=True),
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rfc8785
 
 from keyvault.errors import InvalidInputError
 from keyvault.events import (
@@ -16,6 +17,7 @@ from keyvault.events import (
     EventType,
     Value,
     b64,
+    canonical,
     instant,
     make_event,
     new_event_id,
@@ -38,6 +40,24 @@ def test_the_bytes_are_canonical_json() -> None:
     )
     assert event.body == expected.encode()
     assert (event.id, event.type) == (ID, EventType.KEY_DESTROYED)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"b": [1, -1, 0, True, None, '\x00\x1f\x7f\u20ac\U0001f600"\\/\b\f\n\r\t\u2028'], "a": {}, "": []},
+        {"\U0001f600": 1, "\ufb33": 2, "z": (1, 2)},
+        {"largest": 2**53 - 1, "smallest": -(2**53) + 1},
+    ],
+)
+def test_both_encoders_write_the_same(value: Any) -> None:
+    assert canonical(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize("value", [{"text": "\ud800"}, {"number": 2**53}])
+def test_what_json_cannot_carry_is_refused(value: Any) -> None:
+    with pytest.raises(rfc8785.CanonicalizationError):
+        canonical(value)
 
 
 def test_a_payload_cannot_pass_itself_off_as_another_event() -> None:

@@ -1,0 +1,84 @@
+"""What issuing reads of scopes, and nothing more: every key that is issued rests on it, so it costs what it must.
+
+On PostgreSQL the driver's own rows are used, and one array is passed instead of thousands of parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from keyvault.scopes import ScopeKind
+from keyvault.states import KeyState
+from keyvault.store.dialects import conditions
+from keyvault.store.scopes import DESTROYED, KINDS, LIVE, STATES
+from keyvault.store.tables import rings, scopes
+
+_COLUMNS = ("id", "generation", "custody", "key_ref", "ring_id", "slot", "due_at", "kind", "state")
+_SQL = (
+    f"SELECT s.lookup, {', '.join(f's.{name}' for name in _COLUMNS)}, coalesce(r.epoch, 0) "  # noqa: S608 - names of ours
+    "FROM scopes s LEFT JOIN rings r ON r.id = s.ring_id WHERE s.{column} = ANY(%s)"
+)
+_BY_ID = _SQL.format(column="id")
+# Each has an index of its own.
+_LIVE = _SQL.format(column="lookup") + " AND s.state <> 'destroyed'"
+_DESTROYED = _SQL.format(column="lookup") + " AND s.state = 'destroyed' ORDER BY s.generation"
+
+
+class IssuableScope(NamedTuple):
+    """A scope as `keyvault.store.scopes.ScopeRow` has it, without what no key depends on."""
+
+    id: bytes
+    generation: int
+    custody: int
+    key_ref: str | None
+    ring_id: bytes | None
+    slot: int | None
+    due_at: datetime | None
+    kind: ScopeKind
+    state: KeyState
+    ring_epoch: int
+
+
+def newest_by_lookup(connection: Connection, lookups: Iterable[bytes]) -> dict[bytes, IssuableScope]:
+    """Return, for each look-up HMAC that is known, its newest generation: the one that is not destroyed, if there is one."""
+    wanted = set(lookups)
+    found = {row[0]: _value(row) for row in _rows(connection, _LIVE, scopes.c.lookup, wanted, LIVE)}
+    if left := wanted - found.keys():
+        found |= {row[0]: _value(row) for row in _rows(connection, _DESTROYED, scopes.c.lookup, left, DESTROYED)}
+    return found
+
+
+def by_id(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, IssuableScope]:
+    """Return the scopes of these ids."""
+    return {row[1]: _value(row) for row in _rows(connection, _BY_ID, scopes.c.id, set(ids), sa.true())}
+
+
+def _rows(
+    connection: Connection, sql: str, column: sa.Column[bytes], wanted: set[bytes], where: sa.ColumnElement[bool]
+) -> list[Any]:
+    """Return rows, older generations first; `where` is what `sql` says of the rows beside their `column`."""
+    if connection.dialect.name == "postgresql":
+        return list(connection.exec_driver_sql(sql, (list(wanted),)).fetchall())
+    epoch = sa.func.coalesce(rings.c.epoch, 0)
+    found: list[Any] = []
+    for condition in conditions(connection, column, wanted):
+        query = (
+            sa.select(scopes.c.lookup, *(scopes.c[name] for name in _COLUMNS), epoch)
+            .select_from(scopes.outerjoin(rings, rings.c.id == scopes.c.ring_id))
+            .where(condition, where)
+            .order_by(scopes.c.generation)
+        )
+        found += connection.execute(query).fetchall()
+    return found
+
+
+def _value(row: Any) -> IssuableScope:
+    _, scope_id, generation, custody, key_ref, ring_id, slot, due_at, kind, state, epoch = row
+    return IssuableScope(
+        scope_id, generation, custody, key_ref, ring_id, slot, due_at, KINDS[kind], STATES[state], epoch
+    )
