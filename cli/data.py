@@ -144,15 +144,24 @@ def _check_scopes(home: Home, names: Sequence[str], *, purpose: str | None, reco
             raise PurposeNotAllowedError(
                 f"the policy allows no key of a {scope.kind} scope for the purpose {purpose!r}"
             )
-    if record is not None and not home.custody.holds_records:
+    if record is not None and not home.custody.holds_records and not _was_moved(home, names):
         raise RecordsNotSupportedError(
-            "dedicated custody has no keys for single records: seal under the account-month alone, without --record, or use a home "
-            "with ring custody"
+            "dedicated custody has no keys for single records: seal under the account-month alone, without --record, or move the "
+            "scope with `keyvault scope migrate`"
         )
     if record is not None and not any(name.startswith(f"{ScopeKind.COMMUNICATIONS}/") for name in names):
         raise RecordsNotSupportedError("only account-months have records with keys of their own: name the record's")
     if len(set(names)) != len(names) or len(names) > MAX_SCOPES:
         raise click.UsageError(f"--scope names 1 to {MAX_SCOPES} different scopes")
+
+
+def _was_moved(home: Home, names: Sequence[str]) -> bool:
+    """Tell whether an account-month among the scopes has left the home's custody for one that holds records."""
+    from keyvault.values import ScopeInfo
+    from keyvault.vault import KeyVault
+
+    found = KeyVault(home).describe(names)
+    return any(isinstance(info, ScopeInfo) and info.holds_records for info in found)
 
 
 def _progress(app: App, title: str, size: int | None) -> AbstractContextManager[Advance]:

@@ -71,6 +71,8 @@ def shred(
         items = values_or_first_error(plan)
         if destroyer.status().paused:
             raise DestructionPausedError(PAUSED)
+        if records:
+            _tell_of_former(app, items[0].row)
         _confirm(app, items, what="record" if records else "scope", yes=yes)
         earlier = _finish_earlier(app, destroyer)
         with app.progress("destroying", len(items)) as advance:
@@ -80,6 +82,17 @@ def shred(
             else:
                 outcomes = destroyer.destroy(names, **details, progress=advance)
     return _print_outcomes(app, items, outcomes, earlier)
+
+
+def _tell_of_former(app: App, row: ScopeRow) -> None:
+    """Say what erasing records of an account-month that was moved does not reach."""
+    from keyvault.custody.former import former
+
+    if former(row) is not None:
+        app.note(
+            "This account-month was moved from dedicated custody: what was sealed in it before has no keys for single records, and "
+            "stays readable until the whole month is destroyed."
+        )
 
 
 def _checked_cause(ticket: str, reason: str | None) -> str:

@@ -9,6 +9,7 @@ import click
 
 from cli.app import App, json_option
 from cli.failures import EXIT_REFUSED, message_of, values_or_first_error
+from cli.migrate import migrate
 from keyvault.errors import KeyMissingError, KeyVaultError, ScopeDestroyedError
 from keyvault.scopes import ScopeKind
 from keyvault.states import KeyState
@@ -30,7 +31,10 @@ _records = click.option(
 
 @click.group()
 def scope() -> None:
-    """List scopes, show one, suspend and resume."""
+    """List scopes, show one, suspend and resume; move them to ring custody."""
+
+
+scope.add_command(migrate)
 
 
 @scope.command("list")
@@ -163,6 +167,7 @@ def _facts(info: ScopeInfo) -> dict[str, str | int | None]:
         "kind": str(info.kind),
         "period": info.period,
         "custody": info.custody,
+        "former_custody": info.former_custody,
         "state": str(info.state),
         "created_at": _instant(info.created_at),
         "due_at": _instant(info.due_at),

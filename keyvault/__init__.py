@@ -68,15 +68,15 @@ __all__ = [
 ]
 
 
-def open_vault(home: Path | str, *, role: str = "issuer") -> KeyVault:
-    """Open the home in a directory, as `role`, and return its `KeyVault`.
+def open_vault(home: Path | str, *, role: str = "issuer", leased: bool = False) -> KeyVault:
+    """Open the home in a directory, as `role`, and return its `KeyVault`; for `leased` see there.
 
     Raises `HomeNotFoundError`, `ConfigurationError`, `StoreVersionError`, `EngineMismatchError` or `Unavailable`.
     """
     from keyvault.home import open_home
     from keyvault.vault import KeyVault
 
-    return KeyVault(open_home(home, role=role))
+    return KeyVault(open_home(home, role=role), leased=leased)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from keyvault.custody.base import Target
+from keyvault.custody.former import former
 from keyvault.errors import (
     AlreadyDueError,
     DecryptionFailedError,
@@ -21,18 +22,20 @@ from keyvault.puncture_records import record_tag
 from keyvault.scopes import KIND_RULES, Scope, ScopeKind
 from keyvault.states import KeyState, check_issuable
 from keyvault.store.fenced_records import RecordKey, RecordRow
+from keyvault.store.issuable import IssuableScope
 from keyvault.store.scopes import ScopeRow
 from keyvault.values import KeyRequest
 from keyvault.wrapped import MAX_SCOPES, CustodyCode, ScopeShareRef, WrappedKey
 
 Targets = tuple[Target, ...]
+AnyRow = ScopeRow | IssuableScope
 Marks = Mapping[RecordKey, RecordRow]
 
 MAX_RECORD_BYTES = 512
 
 
 def address_request(
-    request: KeyRequest, scopes: Mapping[str, Scope], rows: Mapping[str, ScopeRow], index_key: bytes
+    request: KeyRequest, scopes: Mapping[str, Scope], rows: Mapping[str, AnyRow], index_key: bytes
 ) -> Targets:
     """Return the keys that a request for a new wrapped key means, in its order; `rows` by scope name.
 
@@ -40,9 +43,9 @@ def address_request(
     """
     if not 1 <= len(request.scopes) <= MAX_SCOPES or len(set(request.scopes)) != len(request.scopes):
         raise InvalidInputError(f"a key is asked for under 1 to {MAX_SCOPES} different scopes")
-    found = tuple(_known(scopes[name], rows.get(name)) for name in request.scopes)
+    found = [_known(scopes[name], rows.get(name)) for name in request.scopes]
     if request.record is None:
-        return tuple(Target(row) for row in found)
+        return tuple([Target(row) for row in found])
     if not any(row.kind is ScopeKind.COMMUNICATIONS for row in found):
         raise RecordsNotSupportedError("only account-months have records with keys of their own: name the record's")
     return tuple(
@@ -51,7 +54,7 @@ def address_request(
     )
 
 
-def tag_of(row: ScopeRow, record: str, index_key: bytes) -> bytes:
+def tag_of(row: AnyRow, record: str, index_key: bytes) -> bytes:
     """Return the tag (8 bytes) of a record in an account-month.
 
     Raises `RecordsNotSupportedError` for a scope without keys for single records, `InvalidInputError` unless the record's id has 1 to
@@ -79,7 +82,7 @@ def admit_request(targets: Targets, purpose: str | None, marks: Marks, now: date
             raise AlreadyDueError(f"scope {row.id.hex()} is due for destruction: nothing new may be put under it")
 
 
-def admit_wrapped(wrapped: WrappedKey, rows: Mapping[bytes, ScopeRow], purpose: str | None, marks: Marks) -> Targets:
+def admit_wrapped(wrapped: WrappedKey, rows: Mapping[bytes, AnyRow], purpose: str | None, marks: Marks) -> Targets:
     """Return the keys that a wrapped key is under, in its order; `rows` by scope id.
 
     Raises the `ScopeError` that forbids it, or `DecryptionFailedError` when the header contradicts the store.
@@ -101,18 +104,20 @@ def check_record(mark: RecordRow) -> None:
         raise ScopeDestroyedError(f"{record} is destroyed, and its key with it; permanent")
 
 
-def _known(scope: Scope, row: ScopeRow | None) -> ScopeRow:
+def _known(scope: Scope, row: AnyRow | None) -> AnyRow:
     if row is None:
         raise UnknownScopeError(f"no such {scope.kind.value} scope: create it with ensure_scopes first")
     return row
 
 
-def _referred(reference: ScopeShareRef, rows: Mapping[bytes, ScopeRow]) -> Target:
+def _referred(reference: ScopeShareRef, rows: Mapping[bytes, AnyRow]) -> Target:
     row = rows.get(reference.scope_id)
     if row is None:
         raise UnknownScopeError(
             f"scope {reference.scope_id.hex()} is not in this store: the data belongs to another, or a later one"
         )
+    if row.custody != reference.custody:
+        row = former(row) or row  # what was put under its own key before it moved is still there
     if (row.custody, row.generation) != (reference.custody, reference.generation):
         raise DecryptionFailedError(f"scope {row.id.hex()}: the header's custody or generation was altered")
     if reference.record_tag and row.custody != CustodyCode.RING:

@@ -185,12 +185,6 @@ class ScopeCreator:
 
     def _event(self, row: ScopeRow) -> Event:
         """Build `scope.created`, with what rebuilds the row sealed: placement under the journal key, the rest under its own."""
-        placement = {
-            "key_ref": row.key_ref,
-            "ring": row.ring_id.hex() if row.ring_id else None,
-            "slot": row.slot,
-            "salt": row.salt.hex() if row.salt else None,
-        }
         payload: dict[str, Value] = {
             "scope": b64(row.commitment),
             "scope_id": b64(row.id),
@@ -200,10 +194,21 @@ class ScopeCreator:
             "due_at": _instant(row.due_at),
             "custody": self._custody.name,
             "account": b64(row.account) if row.account else None,
-            "placement": b64(self._keys.seal_journal(json.dumps(placement).encode(), row.id)),
+            "placement": sealed_placement(self._keys, row),
             "sealed": row.sealed_name,
         }
         return make_event(EventType.SCOPE_CREATED, payload, at=row.created_at)
+
+
+def sealed_placement(keys: SystemKeys, row: ScopeRow) -> str:
+    """Return where a row's key sits, and its salt, as events carry them: sealed under the journal key."""
+    placement = {
+        "key_ref": row.key_ref,
+        "ring": row.ring_id.hex() if row.ring_id else None,
+        "slot": row.slot,
+        "salt": row.salt.hex() if row.salt else None,
+    }
+    return b64(keys.seal_journal(json.dumps(placement).encode(), row.id))
 
 
 def _instant(moment: datetime | None) -> str | None:

@@ -41,6 +41,7 @@ class EventType(StrEnum):
     SCOPE_CREATED = "scope.created"
     SCOPE_SUSPENDED = "scope.suspended"
     SCOPE_RESUMED = "scope.resumed"
+    SCOPE_MIGRATED = "scope.migrated"
     RECORD_SUSPENDED = "record.suspended"
     RECORD_RESUMED = "record.resumed"
     DESTROY_FENCED = "destroy.fenced"

@@ -81,6 +81,9 @@ def hkdf(ikm: Bytes, *, salt: bytes, info: bytes, length: int) -> bytearray:
     return output
 
 
+_ZEROS = bytes(32)
+
+
 def wipe(secret: bytearray) -> None:
     """Overwrite a secret with zeros, in place."""
-    secret[:] = bytes(len(secret))
+    secret[:] = _ZEROS if len(secret) == len(_ZEROS) else bytes(len(secret))

@@ -6,7 +6,7 @@ Requests for the same scopes share one wrapping key, and so one round of the cus
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -16,18 +16,18 @@ from keyvault.admission import Marks, Targets, address_request, admit_request, a
 from keyvault.clock import Clock
 from keyvault.custody.base import Custody
 from keyvault.errors import KeyVaultError
+from keyvault.formats import wipe
 from keyvault.leases import LeaseAnchor
 from keyvault.results import caught, value_of
 from keyvault.scopes import Scope
-from keyvault.store import fenced_records
-from keyvault.store import scopes as scope_store
+from keyvault.store import fenced_records, issuable
 from keyvault.store.database import Database
-from keyvault.store.scopes import ScopeRow
+from keyvault.store.issuable import IssuableScope
 from keyvault.system_keys import SystemKeys
 from keyvault.transit.base import DATA_KEY_BYTES
 from keyvault.values import DataKey, KeyRequest, RewrapRequest, UnwrapRequest, WrapRequest
-from keyvault.wrapped import WrappedKey, WrappingKey, parse_wrapped
-from keyvault.wrapping import WrappingKeySource, target_keys
+from keyvault.wrapped import WrappedKey, parse_wrapped
+from keyvault.wrapping import TargetKeys, WrappingKeys, WrappingKeySource, target_keys, wiped
 
 Admitted: TypeAlias = tuple[WrappedKey, Targets]
 
@@ -52,7 +52,7 @@ class Issuer:
 
     def generate(self, requests: Sequence[KeyRequest]) -> list[DataKey | KeyVaultError]:
         """Give fresh 32-byte data keys."""
-        return self._wrap(requests, [bytearray(secrets.token_bytes(DATA_KEY_BYTES)) for _ in requests])
+        return self._wrap(requests, new_data_keys(len(requests)))
 
     def wrap(self, requests: Sequence[WrapRequest]) -> list[DataKey | KeyVaultError]:
         """Wrap data keys that exist already."""
@@ -60,18 +60,7 @@ class Issuer:
 
     def unwrap(self, requests: Sequence[UnwrapRequest]) -> list[bytearray | KeyVaultError]:
         """Give back data keys."""
-        parsed = [caught(parse_wrapped, request.wrapped) for request in requests]
-        anchor = self._leases.take()
-        admitted = self._admit_wrapped(parsed, requests)
-        with self._wrapping_keys.recovered(a for a in admitted if not isinstance(a, KeyVaultError)) as wrapping_keys:
-
-            def unwrap(item: Admitted | KeyVaultError, request: UnwrapRequest) -> bytearray:
-                wrapped, _ = value_of(item)
-                return value_of(wrapping_keys[wrapped.header.encoded]).unwrap(wrapped, request.associated_data)
-
-            results = [caught(unwrap, item, request) for item, request in zip(admitted, requests, strict=True)]
-        self._leases.check(anchor)
-        return results
+        return self._unwrap([caught(parse_wrapped, request.wrapped) for request in requests], requests)
 
     def rewrap(self, requests: Sequence[RewrapRequest]) -> list[bytes | KeyVaultError]:
         """Move data keys under other scopes without giving them out."""
@@ -82,20 +71,60 @@ class Issuer:
         moved = iter(self._wrap([r for r, _ in ready], [key for _, key in ready]))
         return [_without_plaintext(next(moved)) if isinstance(key, bytearray) else key for key in opened]
 
+    def close(self) -> None:
+        """Wipe what is kept in memory: nothing here."""
+
     def _wrap(self, requests: Sequence[KeyRequest], keys: Sequence[bytearray]) -> list[DataKey | KeyVaultError]:
         anchor = self._leases.take()
         admitted = self._admit_requests(requests)
-        with self._wrapping_keys.fresh(
-            targets for targets in admitted if not isinstance(targets, KeyVaultError)
-        ) as wrapping_keys:
+        wrapping_keys = self._wrapping_keys.fresh(item for item in admitted if not isinstance(item, KeyVaultError))
 
-            def wrap(targets: Targets | KeyVaultError, key: bytearray, request: KeyRequest) -> DataKey:
-                wrapping_key: WrappingKey = value_of(wrapping_keys[target_keys(value_of(targets))])
-                return DataKey(plaintext=key, wrapped=wrapping_key.wrap(key, request.associated_data))
+        def wrap(targets: Targets | KeyVaultError, key: bytearray, request: KeyRequest) -> DataKey:
+            wrapping_key = value_of(wrapping_keys[target_keys(value_of(targets))])
+            return DataKey(plaintext=key, wrapped=wrapping_key.wrap(key, request.associated_data))
 
+        with wiped(wrapping_keys):
             results = [caught(wrap, *item) for item in zip(admitted, keys, requests, strict=True)]
-        self._leases.check(anchor)
+            self._leases.check(anchor)
+            self._after_wrapping(anchor, requests, admitted, wrapping_keys)
         return results
+
+    def _unwrap(
+        self, parsed: Sequence[WrappedKey | KeyVaultError], requests: Sequence[UnwrapRequest]
+    ) -> list[bytearray | KeyVaultError]:
+        anchor = self._leases.take()
+        admitted = self._admit_wrapped(parsed, requests)
+        wrapping_keys = self._wrapping_keys.recovered(item for item in admitted if not isinstance(item, KeyVaultError))
+
+        def unwrap(item: Admitted | KeyVaultError, request: UnwrapRequest) -> bytearray:
+            wrapped, _ = value_of(item)
+            return value_of(wrapping_keys[wrapped.header.encoded]).unwrap(wrapped, request.associated_data)
+
+        with wiped(wrapping_keys):
+            results = [caught(unwrap, item, request) for item, request in zip(admitted, requests, strict=True)]
+            self._leases.check(anchor)
+            self._after_unwrapping(anchor, requests, admitted, wrapping_keys)
+        return results
+
+    def _after_wrapping(
+        self,
+        anchor: float,
+        requests: Sequence[KeyRequest],
+        admitted: Sequence[Targets | KeyVaultError],
+        wrapping_keys: WrappingKeys[TargetKeys],
+    ) -> None:
+        """Take keys over from `wrapping_keys`, which are wiped otherwise: none here."""
+
+    def _after_unwrapping(
+        self,
+        anchor: float,
+        requests: Sequence[UnwrapRequest],
+        admitted: Sequence[Admitted | KeyVaultError],
+        wrapping_keys: WrappingKeys[bytes],
+    ) -> None:
+        """Take keys over from `wrapping_keys`, which are wiped otherwise: none here."""
+
+    # --- what may be issued -------------------------------------------------------------------------------------------
 
     def _admit_requests(self, requests: Sequence[KeyRequest]) -> list[Targets | KeyVaultError]:
         parsed = {name: caught(Scope.parse, name) for name in {n for request in requests for n in request.scopes}}
@@ -103,7 +132,7 @@ class Issuer:
         lookups = {name: self._keys.lookup(scope.canonical) for name, scope in scopes.items()}
 
         def work(connection: Connection) -> tuple[list[Targets | KeyVaultError], Marks]:
-            found = scope_store.newest_by_lookup(connection, lookups.values())
+            found = issuable.newest_by_lookup(connection, lookups.values())
             rows = {name: found[lookup] for name, lookup in lookups.items() if lookup in found}
 
             def address(request: KeyRequest) -> Targets:
@@ -128,8 +157,8 @@ class Issuer:
     ) -> list[Admitted | KeyVaultError]:
         references = [ref for item in parsed if isinstance(item, WrappedKey) for ref in item.header.scopes]
 
-        def work(connection: Connection) -> tuple[dict[bytes, ScopeRow], Marks]:
-            rows = scope_store.by_id(connection, {ref.scope_id for ref in references})
+        def work(connection: Connection) -> tuple[dict[bytes, IssuableScope], Marks]:
+            rows = issuable.by_id(connection, {ref.scope_id for ref in references})
             records = {(ref.scope_id, ref.record_tag) for ref in references if ref.record_tag}
             return rows, fenced_records.by_key(connection, records)
 
@@ -140,6 +169,14 @@ class Issuer:
             return wrapped, admit_wrapped(wrapped, rows, request.purpose, marks)
 
         return [caught(admit, item, request) for item, request in zip(parsed, requests, strict=True)]
+
+
+def new_data_keys(count: int) -> list[bytearray]:
+    """Return fresh 32-byte data keys."""
+    random = bytearray(os.urandom(DATA_KEY_BYTES * count))
+    keys = [random[start : start + DATA_KEY_BYTES] for start in range(0, len(random), DATA_KEY_BYTES)]
+    wipe(random)
+    return keys
 
 
 def _marks(connection: Connection, addressed: Sequence[Targets | KeyVaultError]) -> Marks:

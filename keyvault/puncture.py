@@ -107,6 +107,25 @@ class Frontier:
             seed = sha512(_LABEL + seed).digest()[half : half + SEED_BYTES]
         return bytearray(seed)
 
+    def derive_many(self, leaves: Iterable[int]) -> dict[int, bytearray]:
+        """Return the seeds of many leaves, by leaf, each inner node expanded once; punctured leaves are left out.
+
+        The caller wipes them. Raises as `derive` for leaves outside the tree and after `wipe`.
+        """
+        wanted = sorted(set(leaves).difference(self.punctured))
+        for leaf in wanted[:1] + wanted[-1:]:
+            self._check_leaf(leaf)
+        derived: dict[int, bytearray] = {}
+        low = 0
+        while low < len(wanted):
+            gap = bisect_right(self.punctured, wanted[low])
+            index, height = _find_node(*self._gap(gap), wanted[low])
+            first = wanted[low] >> height << height
+            high = bisect_left(wanted, first + (1 << height), low)
+            _derive_below(self._seed(self._offsets[gap] + index), first, height, wanted[low:high], derived)
+            low = high
+        return derived
+
     def puncture(self, leaves: Iterable[int]) -> Frontier:
         """Return a new frontier, with its own buffer, without these leaves; those punctured before do no harm.
 
@@ -186,6 +205,23 @@ def _siblings(seed: bytes, first: int, height: int, leaves: Sequence[int]) -> It
             cut = bisect_left(leaves, middle, low, high)
             left, right = expand(seed)
             stack += (right, middle, height - 1, cut, high), (left, first, height - 1, low, cut)
+
+
+def _derive_below(seed: bytes, first: int, height: int, leaves: Sequence[int], derived: dict[int, bytearray]) -> None:
+    """Put the seeds of these leaves of a subtree, which ascend, into `derived`."""
+    stack = [(seed, first, height, 0, len(leaves))]
+    while stack:
+        seed, first, height, low, high = stack.pop()
+        if height == 0:
+            derived[leaves[low]] = bytearray(seed)
+            continue
+        left, right = expand(seed)
+        middle = first + (1 << height - 1)
+        cut = bisect_left(leaves, middle, low, high)
+        if cut < high:
+            stack.append((right, middle, height - 1, cut, high))
+        if low < cut:
+            stack.append((left, first, height - 1, low, cut))
 
 
 def _nodes_between(start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -23,14 +23,14 @@ from itertools import pairwise
 from keyvault.errors import InvalidFormatError, InvalidInputError
 from keyvault.formats import Bytes, labelled, wipe
 from keyvault.puncture import SEED_BYTES, Frontier, expand, new_frontier, usable
-from keyvault.puncture_records import MAX_ENTRY_BYTES, EntryRef, check_scope_id
+from keyvault.puncture_records import MAX_ENTRY_BYTES, SCOPE_ID_BYTES, EntryRef, check_scope_id
+from keyvault.ring_sizes import DEFAULT_CAPACITY, MAX_CAPACITY
 
-MAX_CAPACITY = 8192
-DEFAULT_CAPACITY = 4096
 STATE_MAGIC = b"KVR\x01"
 
-_SCOPE_LABEL = b"keyvault/ring/scope/1"
-_IDENTITY_LABEL = b"keyvault/ring/identity/1"
+# What `labelled` puts before a scope's id, which always has the same length.
+_SCOPE_PREFIX = labelled(b"keyvault/ring/scope/1", bytes(SCOPE_ID_BYTES))[:-SCOPE_ID_BYTES]
+_IDENTITY_PREFIX = labelled(b"keyvault/ring/identity/1", bytes(SCOPE_ID_BYTES))[:-SCOPE_ID_BYTES]
 _FIXED = struct.Struct(">4sHHH")
 _SLOT = struct.Struct(">H")
 _ENTRY = struct.Struct(">H32sQ8s32s")
@@ -52,20 +52,20 @@ class ScopeNode:
 
         Raises `InvalidInputError` unless `scope_id` has 16 bytes, and `KeyVaultError` after `wipe`.
         """
-        return self._key(_SCOPE_LABEL, scope_id)
+        return self._key(_SCOPE_PREFIX, scope_id)
 
     def identity_key(self, scope_id: bytes) -> bytearray:
         """Return the key (32 bytes) under which the scope's name and salt are sealed. The caller wipes it. Raises as `share`."""
-        return self._key(_IDENTITY_LABEL, scope_id)
+        return self._key(_IDENTITY_PREFIX, scope_id)
 
     def wipe(self) -> None:
         """Overwrite the secrets with zeros."""
         wipe(self.scope_seed)
         wipe(self.records.key if isinstance(self.records, EntryRef) else self.records)
 
-    def _key(self, label: bytes, scope_id: bytes) -> bytearray:
+    def _key(self, prefix: bytes, scope_id: bytes) -> bytearray:
         check_scope_id(scope_id)
-        return bytearray(hmac.digest(usable(self.scope_seed), labelled(label, scope_id), "sha256"))
+        return bytearray(hmac.digest(usable(self.scope_seed), prefix + scope_id, "sha256"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -126,6 +126,23 @@ class RingState:
         scope_seed, records_seed = expand(node)
         wipe(node)
         return ScopeNode(scope_seed=bytearray(scope_seed), records=bytearray(records_seed))
+
+    def derive_many(self, slots: Iterable[int]) -> dict[int, ScopeNode]:
+        """Return what the keys of the scopes in these slots come from, by slot; punctured slots are left out.
+
+        The caller wipes them. Raises as `derive` for slots beyond the capacity and after `wipe`.
+        """
+        wanted = set(slots)
+        self._check_slots(wanted)
+        nodes: dict[int, ScopeNode] = {}
+        for slot, node in self.slots.derive_many(wanted).items():
+            scope_seed, records_seed = expand(node)
+            wipe(node)
+            nodes[slot] = ScopeNode(scope_seed=bytearray(scope_seed), records=bytearray(records_seed))
+        for slot in wanted & self._by_slot.keys():
+            kept = self._by_slot[slot].copy()
+            nodes[slot] = ScopeNode(scope_seed=kept.scope_seed, records=kept.records)
+        return nodes
 
     def puncture_slots(self, slots: Iterable[int]) -> RingState:
         """Return a new state from which no key of these slots' scopes can be derived; those punctured before do no harm.

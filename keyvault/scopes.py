@@ -72,11 +72,14 @@ KIND_RULES: Mapping[ScopeKind, KindRules] = MappingProxyType(
     }
 )
 
+_SHAPES = {(kind, len(shape)): shape for kind, rules in KIND_RULES.items() for shape in rules.shapes}
+_KINDS = {kind.value: kind for kind in ScopeKind}
 _FORMS = {
     MONTH: re.compile(r"(?!0000)[0-9]{4}-(?:0[1-9]|1[0-2])"),
     YEAR: re.compile(r"(?!0000)[0-9]{4}"),
 }
 _PLAIN = re.compile(r"[!-$&-.0-~](?:[ -$&-.0-~]*[!-$&-.0-~])?")  # printable ASCII without "/" and "%"
+_PLAIN_NAME = re.compile(r"[ -$&-~]+")  # the same, with "/"
 _ESCAPED = re.compile(r"(?:%[0-9A-F]{2})+")
 _NEEDS_ESCAPE = re.compile(r"[/%\x00-\x1f\x7f-\x9f]")
 _RAW_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -118,6 +121,8 @@ class Scope:
     @classmethod
     def parse(cls, name: str) -> Self:
         """Read a canonical name; raise `InvalidScopeError` for anything else."""
+        if _is_plain(name):
+            return cls._of_plain(name)
         _check_length(name)
         kind, *raw = name.split("/")
         scope = cls(_kind(kind), tuple(_unescape(segment, position) for position, segment in enumerate(raw, start=2)))
@@ -125,6 +130,19 @@ class Scope:
             raise InvalidScopeError(
                 "the scope name has a needless escape; percent-encode only '/', '%' and control characters in a segment"
             )
+        return scope
+
+    @classmethod
+    def _of_plain(cls, name: str) -> Self:
+        """Build a scope from a name whose segments are written as they are, without writing and comparing it once more."""
+        kind, *segments = name.split("/")
+        scope = object.__new__(cls)
+        for field_name, value in (("kind", _kind(kind)), ("segments", tuple(segments)), ("name", name)):
+            object.__setattr__(scope, field_name, value)
+        for position, (form, segment) in enumerate(
+            zip(_shape(scope.kind, scope.segments), scope.segments, strict=True), start=2
+        ):
+            _check_segment(segment, form, position)
         return scope
 
     @property
@@ -208,19 +226,24 @@ def add_months(instant: datetime, months: int) -> datetime:
 # --- the parts of a name ----------------------------------------------------------------------------------------
 
 
+def _is_plain(name: str) -> bool:
+    """Tell whether a name is short enough and of printable ASCII without escapes, so that its segments need no decoding."""
+    return len(name) <= MAX_NAME_BYTES and _PLAIN_NAME.fullmatch(name) is not None
+
+
 def _kind(text: str) -> ScopeKind:
     try:
-        return ScopeKind(text)
-    except ValueError:
+        return _KINDS[text]
+    except KeyError:
         known = ", ".join(ScopeKind)
         # Without `from`, the cause would quote what the caller wrote, and that may be a name.
         raise InvalidScopeError(f"segment 1 of the scope name is not a kind of scope; the kinds are {known}") from None
 
 
 def _shape(kind: ScopeKind, segments: tuple[str, ...]) -> tuple[str, ...]:
-    for shape in KIND_RULES[kind].shapes:
-        if len(shape) == len(segments):
-            return shape
+    shape = _SHAPES.get((kind, len(segments)))
+    if shape is not None:
+        return shape
     forms = " or ".join("/".join([kind.value, *shape]) for shape in KIND_RULES[kind].shapes)
     raise InvalidScopeError(f"the scope name has {len(segments) + 1} segments; its form is {forms}")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from keyvault.errors import ConfigurationError, HomeNotFoundError
-from keyvault.puncture_state import DEFAULT_CAPACITY, MAX_CAPACITY
+from keyvault.ring_sizes import DEFAULT_CAPACITY, MAX_CAPACITY
 from keyvault.transit.vault_settings import VaultSettings
 
 FILE_NAME = "keyvault.toml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from keyvault.scopes import ScopeKind
 from keyvault.states import KeyState
@@ -13,7 +14,8 @@ from keyvault.states import KeyState
 class ScopeInfo:
     """A scope as the store knows it, without its name. `id` 16 bytes; times aware, in UTC.
 
-    `holds_records`: single records of it can be sealed, suspended and destroyed.
+    `holds_records`: single records of it can be sealed, suspended and destroyed. `former_custody`: where it was moved from; what was
+    sealed there has no keys for single records.
     """
 
     id: bytes
@@ -28,6 +30,7 @@ class ScopeInfo:
     fenced_at: datetime | None
     destroyed_at: datetime | None
     destroy_id: bytes | None
+    former_custody: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,12 +86,17 @@ class OpenRequest:
     purpose: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataKey:
-    """A data key, and itself wrapped. Zero `plaintext` (32 bytes, or as long as it was wrapped) when done: `wipe`."""
+class DataKey(NamedTuple):
+    """A data key, and itself wrapped. Zero `plaintext` (32 bytes, or as long as it was wrapped) when done: `wipe`.
 
-    plaintext: bytearray = field(repr=False)
+    A tuple, because one is made for every message that is sealed.
+    """
+
+    plaintext: bytearray
     wrapped: bytes
+
+    def __repr__(self) -> str:
+        return f"DataKey(wrapped={self.wrapped!r})"
 
     def wipe(self) -> None:
         """Overwrite the plaintext key with zeros."""

@@ -9,13 +9,17 @@ from typing import BinaryIO, Self
 from keyvault.admission import tag_of
 from keyvault.creation import ScopeCreator
 from keyvault.custody.base import Custody
+from keyvault.custody.former import former, named_in
 from keyvault.envelope import open_envelope, seal_envelope, split_envelope
 from keyvault.errors import KeyVaultError, ScopeDestroyedError, UnknownScopeError
 from keyvault.formats import wipe
 from keyvault.home import Home
 from keyvault.identity import decode_identity
 from keyvault.issuing import Issuer
+from keyvault.leased_issuing import LeasedIssuer
+from keyvault.leased_keys import LeasedKeys
 from keyvault.leases import LeaseAnchor
+from keyvault.migration import ScopeMigrator
 from keyvault.results import caught, value_of
 from keyvault.scopes import Scope, ScopeKind
 from keyvault.states import Action, KeyState
@@ -40,13 +44,19 @@ PAGE = 500
 class KeyVault:
     """Keys of scopes, and data sealed under them. Thread-safe; close it, or use it as a context manager."""
 
-    def __init__(self, home: Home) -> None:
-        """Serve the keys of an opened home; `keyvault.open_vault` does both."""
+    def __init__(self, home: Home, *, leased: bool = False) -> None:
+        """Serve the keys of an opened home; `keyvault.open_vault` does both.
+
+        With `leased` what was admitted once is answered from memory until its lease ends (`lease_ttl` in the settings): a key may be given
+        out for that long after its scope was fenced, and evidence of destructions says until when.
+        """
         self._home = home
         self._custodies = home.custodies
         leases = LeaseAnchor(home.database, home.clock, node=home.node, ttl=home.settings.lease_ttl)
         self._creator = ScopeCreator(home.database, home.custody, home.keys, home.clock)
-        self._issuer = Issuer(home.database, home.custodies, home.keys, home.clock, leases)
+        base = (home.database, home.custodies, home.keys, home.clock, leases)
+        kept = LeasedKeys(home.clock, ttl=home.settings.lease_ttl)
+        self._issuer = LeasedIssuer(*base, kept=kept) if leased else Issuer(*base)
 
     def __enter__(self) -> Self:
         return self
@@ -55,7 +65,8 @@ class KeyVault:
         self.close()
 
     def close(self) -> None:
-        """Release the database and the engine."""
+        """Wipe what is kept in memory; release the database and the engine."""
+        self._issuer.close()
         self._home.close()
 
     # --- scopes ----------------------------------------------------------------------------------------------------
@@ -96,6 +107,18 @@ class KeyVault:
     def resume_records(self, name: str, records: Sequence[str]) -> list[KeyState | KeyVaultError]:
         """Let keys of suspended records be issued again. Raises as `suspend_records`."""
         return self._move_records(name, records, Action.RESUME)
+
+    def migrate_scopes(self, names: Sequence[str]) -> list[ScopeInfo | KeyVaultError]:
+        """Move scopes of dedicated custody to ring custody, and return each; one that is there already stays as it is.
+
+        All that was wrapped and sealed before still opens, under the key that the scope had, which is destroyed with it. Errors an
+        item: `InvalidScopeError`, `UnknownScopeError`, `ScopeFencedError`, `ScopeDestroyedError`, `KeyMissingError`.
+        """
+        home = self._home
+        parsed = [caught(Scope.parse, name) for name in names]
+        migrator = ScopeMigrator(home.database, home.custodies, home.keys, home.clock)
+        moved = migrator.migrate([scope for scope in parsed if isinstance(scope, Scope)])
+        return [self._info(scope if isinstance(scope, KeyVaultError) else moved[scope]) for scope in parsed]
 
     def list_scopes(
         self, *, kind: ScopeKind | None = None, state: KeyState | None = None
@@ -252,7 +275,8 @@ class KeyVault:
         destroyed = ScopeDestroyedError("the name was destroyed with its key")
         names: dict[bytes, str | KeyVaultError] = {row.id: destroyed for row in rows if row.sealed_name is None}
         for code, custody in self._custodies.items():
-            some = [row for row in rows if row.custody == code and row.sealed_name is not None]
+            named = [named_in(row) for row in rows if row.sealed_name is not None]
+            some = [row for row in named if row.custody == code]
             for row, opened in zip(some, custody.open_identities(some), strict=True):
                 names[row.id] = opened if isinstance(opened, KeyVaultError) else decode_identity(opened).name
         return names
@@ -262,6 +286,7 @@ class KeyVault:
 
     def _value(self, row: ScopeRow) -> ScopeInfo:
         custody: Custody = self._custodies[row.custody]
+        before = former(row)
         return ScopeInfo(
             id=row.id,
             generation=row.generation,
@@ -275,4 +300,5 @@ class KeyVault:
             fenced_at=row.fenced_at,
             destroyed_at=row.destroyed_at,
             destroy_id=row.destroy_id,
+            former_custody=None if before is None else self._custodies[before.custody].name,
         )

@@ -62,6 +62,8 @@ MAX_WRAPPED_BYTES = (
     + TAG_BYTES
 )
 
+_NO_ASSOCIATED_DATA = bytes(8)
+_SIZES = [_U16.pack(size + TAG_BYTES) for size in range(MAX_DEK_BYTES + 1)]
 _MAGIC = Format.WRAPPED_KEY.value
 _COUNT_AT = MAGIC_BYTES + 2
 
@@ -105,8 +107,13 @@ class ScopeShareRef:
     @property
     def encoded(self) -> bytes:
         """The scope's bytes in the header: 24 and those of the record tag and the token."""
-        start = _SCOPE.pack(self.scope_id, self.custody, self.generation, len(self.record_tag))
-        return b"".join((start, self.record_tag, _U16.pack(len(self.token)), self.token))
+        return encode_reference(self.scope_id, self.custody, self.generation, self.record_tag, self.token)
+
+
+def encode_reference(scope_id: bytes, custody: int, generation: int, record_tag: bytes, token: bytes) -> bytes:
+    """Return a scope's bytes in a header, of values that are within the bounds of `ScopeShareRef`."""
+    start = _SCOPE.pack(scope_id, custody, generation, len(record_tag))
+    return b"".join((start, record_tag, _U16.pack(len(token)), token))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,21 +170,23 @@ class WrappingKey:
     The KEK lives inside OpenSSL only, which clears it when `wipe` drops it.
     """
 
-    __slots__ = ("_aead", "_commitment", "_header", "_wraps")
+    __slots__ = ("_aead", "_bound", "_commitment", "_encoded", "_start", "_wraps")
 
-    def __init__(self, header: Header, kek: bytearray, commitment: bytes) -> None:
-        self._header = header
+    def __init__(self, encoded: bytes, kek: bytearray, commitment: bytes) -> None:
+        self._encoded = encoded
         self._commitment = commitment
+        self._start = encoded + commitment
+        self._bound = _WRAP_LABEL + (len(encoded) + _TAIL.size).to_bytes(8, "big") + self._start
         self._aead: AESGCM | None = AESGCM(kek)
         self._wraps = itertools.count(1)
 
     def __repr__(self) -> str:
-        return f"WrappingKey(scopes={len(self._header.scopes)})"
+        return f"WrappingKey(scopes={self._encoded[_COUNT_AT]})"
 
     @property
     def header(self) -> Header:
         """The header that every wrapped key of this KEK begins with."""
-        return self._header
+        return _parse_header(self._encoded)
 
     def wrap(self, dek: Bytes, associated_data: Bytes = b"") -> bytes:
         """Return `dek` (16 to 64 bytes) as a wrapped key, bound to `associated_data` (at most 64 KiB).
@@ -187,12 +196,23 @@ class WrappingKey:
         if not MIN_DEK_BYTES <= len(dek) <= MAX_DEK_BYTES:
             raise InvalidInputError(f"a data key has {MIN_DEK_BYTES} to {MAX_DEK_BYTES} bytes, this one has {len(dek)}")
         check_associated_data(associated_data)
+        return self.wrap_under(os.urandom(NONCE_BYTES), dek, associated_data)
+
+    def wrap_under(self, nonce: bytes, dek: Bytes, associated_data: Bytes = b"") -> bytes:
+        """As `wrap`, with 12 random bytes that were never used before, and lengths that the caller has checked: for batches.
+
+        What `labelled` would return is put together from parts made once, because this runs for every message that is sealed.
+        """
         aead = self._usable()
         if next(self._wraps) > MAX_WRAPS:
             raise KeyVaultError("this wrapping key has made all its 2^32 wraps; derive one with a fresh salt")
-        nonce = os.urandom(NONCE_BYTES)
-        start = b"".join((self._header.encoded, self._commitment, nonce, _U16.pack(len(dek) + TAG_BYTES)))
-        return start + aead.encrypt(nonce, dek, labelled(_WRAP_LABEL, start, associated_data))
+        middle = nonce + _SIZES[len(dek)]
+        bound = (
+            self._bound
+            + middle
+            + (len(associated_data).to_bytes(8, "big") + associated_data if associated_data else _NO_ASSOCIATED_DATA)
+        )
+        return self._start + middle + aead.encrypt(nonce, dek, bound)
 
     def unwrap(self, wrapped: WrappedKey, associated_data: Bytes = b"") -> bytearray:
         """Return the DEK; the caller clears it with `keyvault.formats.wipe`.
@@ -223,6 +243,15 @@ class WrappingKey:
         return self._aead
 
 
+def fresh_wrapping_key(references: Sequence[bytes], shares: Sequence[Bytes]) -> WrappingKey:
+    """Derive a KEK under a fresh random salt; `references` are `encode_reference` of 1 to 8 different scopes.
+
+    As `derive_wrapping_key`, without taking the header apart again: for batches.
+    """
+    start = _FIXED.pack(_MAGIC, SUITE, 0, len(references), os.urandom(SALT_BYTES))
+    return _derive(b"".join((start, *references)), shares)
+
+
 def derive_wrapping_key(header: Header, shares: Sequence[Bytes]) -> WrappingKey:
     """Derive the KEK from one 32-byte share a scope, in the header's order. The caller clears its shares.
 
@@ -230,13 +259,19 @@ def derive_wrapping_key(header: Header, shares: Sequence[Bytes]) -> WrappingKey:
     not (Albertini et al., "How to Abuse and Fix Authenticated Encryption Without Key Commitment", USENIX Security 2022).
     Raises `InvalidInputError` for another number or length of shares.
     """
-    if len(shares) != len(header.scopes) or any(len(share) != SHARE_BYTES for share in shares):
-        raise InvalidInputError(f"expected {len(header.scopes)} shares of {SHARE_BYTES} bytes, one a scope")
+    return _derive(header.encoded, shares)
+
+
+def _derive(encoded: bytes, shares: Sequence[Bytes]) -> WrappingKey:
+    count = encoded[_COUNT_AT]
+    if len(shares) != count or any(len(share) != SHARE_BYTES for share in shares):
+        raise InvalidInputError(f"expected {count} shares of {SHARE_BYTES} bytes, one a scope")
     ikm = bytearray().join(shares)
-    output = hkdf(ikm, salt=header.salt, info=_KEK_LABEL + header.encoded, length=_KEK_BYTES + COMMITMENT_BYTES)
+    salt = encoded[_FIXED.size - SALT_BYTES : _FIXED.size]
+    output = hkdf(ikm, salt=salt, info=_KEK_LABEL + encoded, length=_KEK_BYTES + COMMITMENT_BYTES)
     kek = output[:_KEK_BYTES]
     try:
-        return WrappingKey(header, kek, bytes(output[_KEK_BYTES:]))
+        return WrappingKey(encoded, kek, bytes(output[_KEK_BYTES:]))
     finally:
         for secret in (ikm, output, kek):
             wipe(secret)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -13,13 +12,12 @@ from keyvault.errors import ConfigurationError, KeyVaultError
 from keyvault.formats import wipe
 from keyvault.results import caught, value_of
 from keyvault.wrapped import (
-    SALT_BYTES,
-    CustodyCode,
     Header,
-    ScopeShareRef,
     WrappedKey,
     WrappingKey,
     derive_wrapping_key,
+    encode_reference,
+    fresh_wrapping_key,
 )
 
 T = TypeVar("T")
@@ -28,7 +26,7 @@ TargetKeys = tuple[tuple[bytes, bytes], ...]
 """Of each key: its scope's id (16 bytes), and its record's tag (8 bytes or none)."""
 Token = tuple[bytes, bytes, bytes]
 """A scope's id, a record's tag, and the token of a share."""
-WrappingKeys = Mapping[T, WrappingKey | KeyVaultError]
+WrappingKeys = dict[T, WrappingKey | KeyVaultError]
 
 
 def target_keys(targets: Targets) -> TargetKeys:
@@ -43,22 +41,23 @@ class WrappingKeySource:
         """`custodies` by custody byte."""
         self._custodies = custodies
 
-    @contextmanager
-    def fresh(self, groups: Iterable[Targets]) -> Iterator[WrappingKeys[TargetKeys]]:
-        """Give each group of targets a wrapping key under a fresh salt; all are wiped when the context ends."""
+    def fresh(self, groups: Iterable[Targets]) -> WrappingKeys[TargetKeys]:
+        """Give each group of targets a wrapping key under a fresh salt; the caller wipes them all (`wiped`)."""
         distinct = {target_keys(group): group for group in groups}
         targets = {key: target for keys, group in distinct.items() for key, target in zip(keys, group, strict=True)}
         shares = self._each(
             list(targets.values()), lambda target: target, lambda custody, some: custody.fresh_shares(some)
         )
         by_key = dict(zip(targets, shares, strict=True))
-        made = {keys: caught(_derive_fresh, group, by_key) for keys, group in distinct.items()}
-        with _wiped(made, [share.secret for share in shares if isinstance(share, Share)]):
-            yield made
+        try:
+            return {keys: caught(_derive_fresh, group, by_key) for keys, group in distinct.items()}
+        finally:
+            for share in shares:
+                if isinstance(share, Share):
+                    wipe(share.secret)
 
-    @contextmanager
-    def recovered(self, items: Iterable[tuple[WrappedKey, Targets]]) -> Iterator[WrappingKeys[bytes]]:
-        """Give each header (its encoded bytes) its wrapping key again; all are wiped when the context ends."""
+    def recovered(self, items: Iterable[tuple[WrappedKey, Targets]]) -> WrappingKeys[bytes]:
+        """Give each header (its encoded bytes) its wrapping key again; the caller wipes them all (`wiped`)."""
         headers = {wrapped.header.encoded: (wrapped.header, targets) for wrapped, targets in items}
         tokens = {
             (target.row.id, target.record_tag, ref.token): target
@@ -68,9 +67,12 @@ class WrappingKeySource:
         wanted = [(target, token) for (_, _, token), target in tokens.items()]
         shares = self._each(wanted, lambda item: item[0], lambda custody, some: custody.recover_shares(some))
         by_token = dict(zip(tokens, shares, strict=True))
-        keys = {encoded: caught(_derive_again, header, by_token) for encoded, (header, _) in headers.items()}
-        with _wiped(keys, [share for share in shares if isinstance(share, bytearray)]):
-            yield keys
+        try:
+            return {encoded: caught(_derive_again, header, by_token) for encoded, (header, _) in headers.items()}
+        finally:
+            for share in shares:
+                if isinstance(share, bytearray):
+                    wipe(share)
 
     def _each(
         self,
@@ -92,19 +94,12 @@ class WrappingKeySource:
 
 
 def _derive_fresh(group: Targets, shares: Mapping[tuple[bytes, bytes], Share | KeyVaultError]) -> WrappingKey:
-    given = [value_of(shares[key]) for key in target_keys(group)]
-    references = tuple(
-        ScopeShareRef(
-            scope_id=row.id,
-            custody=CustodyCode(row.custody),
-            generation=row.generation,
-            record_tag=tag,
-            token=share.token,
-        )
+    given = [value_of(shares[target.key]) for target in group]
+    references = [
+        encode_reference(row.id, row.custody, row.generation, tag, share.token)
         for (row, tag), share in zip(group, given, strict=True)
-    )
-    header = Header(salt=secrets.token_bytes(SALT_BYTES), scopes=references)
-    return derive_wrapping_key(header, [share.secret for share in given])
+    ]
+    return fresh_wrapping_key(references, [share.secret for share in given])
 
 
 def _derive_again(header: Header, shares: Mapping[Token, bytearray | KeyVaultError]) -> WrappingKey:
@@ -114,9 +109,8 @@ def _derive_again(header: Header, shares: Mapping[Token, bytearray | KeyVaultErr
 
 
 @contextmanager
-def _wiped(keys: WrappingKeys[T], secrets_: Sequence[bytearray]) -> Iterator[None]:
-    for secret in secrets_:
-        wipe(secret)
+def wiped(keys: WrappingKeys[T]) -> Iterator[None]:
+    """Wipe all that are still in `keys` when the context ends."""
     try:
         yield
     finally:

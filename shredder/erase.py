@@ -7,8 +7,8 @@ calls to the engine of one run carry the run's *erasure* id, which the events na
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from typing import NamedTuple
 from sqlalchemy.engine import Connection
 
 from keyvault.custody.base import Proof, Target
+from keyvault.custody.former import former
 from keyvault.errors import KeyVaultError, NotProvenError
 from keyvault.events import Event, EventType, Value, b64, instant, make_event, new_event_id
 from keyvault.home import Home
@@ -25,6 +26,7 @@ from keyvault.store import scopes as scope_store
 from keyvault.store.destructions import Destruction
 from keyvault.store.scopes import ScopeRow
 from keyvault.transit.base import audit_event
+from keyvault.wrapped import CustodyCode
 from shredder.fence import BACKUP_HORIZON
 
 TOOL = "keyvault-shredder"
@@ -66,8 +68,8 @@ def finish(
 ) -> list[Outcome]:
     """Erase, prove and acknowledge what is fenced.
 
-    `pending` gives the id of each one's destruction, `rows` the scopes by id as they were at any time, `causes` the stamped
-    destructions by id.
+    `pending` gives the id of each one's destruction, `rows` the scopes by id as they were fenced: where their keys sit
+    does not change after that. `causes` are the stamped destructions by id.
     """
     erasure = new_event_id()
     with audit_event(erasure):
@@ -97,7 +99,24 @@ def _destroy(home: Home, targets: Sequence[Target]) -> dict[Key, Proof | KeyVaul
     for code, custody in home.custodies.items():
         some = [target for target in targets if target.row.custody == code]
         proofs |= zip([target.key for target in some], custody.destroy(some), strict=True)
-    return proofs
+    return proofs | _destroy_former(home, targets, proofs)
+
+
+def _destroy_former(
+    home: Home, targets: Sequence[Target], proofs: Mapping[Key, Proof | KeyVaultError]
+) -> dict[Key, Proof | KeyVaultError]:
+    """Destroy the keys that scopes had before they were moved; what is proven of such a scope is that both its keys are gone."""
+    moved = {target.key: row for target in targets if not target.record_tag and (row := former(target.row)) is not None}
+    if not moved:
+        return {}
+    gone = home.custodies[CustodyCode.DEDICATED].destroy([Target(row) for row in moved.values()])
+    return {key: _both(proofs[key], proof) for key, proof in zip(moved, gone, strict=True)}
+
+
+def _both(proof: Proof | KeyVaultError, of_former: Proof | KeyVaultError) -> Proof | KeyVaultError:
+    if isinstance(proof, KeyVaultError):
+        return proof
+    return of_former if isinstance(of_former, KeyVaultError) else replace(proof, former=of_former)
 
 
 # --- acknowledging ------------------------------------------------------------------------------------------------
@@ -141,7 +160,7 @@ def _evidence(run: _Run, group: _Group, rows: Sequence[ScopeRow]) -> dict[str, V
         "horizon": instant(run.at + BACKUP_HORIZON),
         "custody": sorted({run.home.custodies[row.custody].name for row in rows}),
         "engine": run.home.engine.kind,
-        "proof": asdict(group.proof),
+        "proof": asdict(group.proof, dict_factory=_without_nulls),
         "tool": f"{TOOL} {version(TOOL)}",
     }
 
@@ -177,6 +196,10 @@ def _report_failure(run: _Run, connection: Connection, failed: Mapping[Key, KeyV
         }
         events.append(make_event(EventType.DESTROY_FAILED, payload, at=run.at))
     outbox.append(connection, events)
+
+
+def _without_nulls(items: Iterable[tuple[str, Value]]) -> dict[str, Value]:
+    return {name: value for name, value in items if value is not None}
 
 
 def _instant(moment: datetime | None) -> str | None:

@@ -16,6 +16,7 @@ from functools import partial
 
 from sqlalchemy.engine import Connection
 
+from keyvault.custody.former import named_in
 from keyvault.errors import (
     DestructionPausedError,
     KeyMissingError,
@@ -51,7 +52,8 @@ class Cause:
 def fence(home: Home, rows: Sequence[ScopeRow], cause: Cause) -> dict[bytes, bytes]:
     """Fence live scopes in groups of at most 1,000, ring by ring; return the id of each one's destruction, by its own.
 
-    Those that another run has fenced first are left out. Raises `DestructionPausedError` while destructions are paused: that group
+    Left out are those that another run has fenced first, and those that were moved to a ring since `rows` were read: they are fenced,
+    but their rows must be read again. Raises `DestructionPausedError` while destructions are paused: that group
     and those after it are untouched. While one group is written, the openings of the next are sealed.
     """
     ordered = sorted(rows, key=lambda row: (row.custody, row.ring_id or b"", row.slot or 0))
@@ -126,7 +128,7 @@ def _mark(
     destruction: Destruction,
     openings: Mapping[bytes, bytes],
 ) -> dict[bytes, bytes]:
-    """Fence what is still live of the group; return what was, by `destruction`'s id."""
+    """Fence what is still live of the group; return what was, and still sits where its row says, with `destruction`'s id."""
     _check_not_paused(connection)
     live = scope_store.lock_in_state(connection, [row.id for row in group], LIVE)
     if not live:
@@ -136,7 +138,7 @@ def _mark(
     kept = {scope: sealed for scope, sealed in openings.items() if scope in live}
     destructions.keep_openings(connection, kept, until=destruction.created_at + BACKUP_HORIZON)
     _tell(connection, destruction, [row for row in group if row.id in live], [])
-    return dict.fromkeys(live, destruction.id)
+    return {row.id: destruction.id for row in group if live.get(row.id) == (row.custody, row.ring_id, row.slot)}
 
 
 def _mark_records(
@@ -186,7 +188,7 @@ def _openings(home: Home, group: Sequence[ScopeRow]) -> dict[bytes, bytes]:
     """
     sealed: dict[bytes, bytes] = {}
     for code, custody in home.custodies.items():
-        rows = [row for row in group if row.custody == code]
+        rows = [named for row in group if (named := named_in(row)).custody == code]
         for row, opened in zip(rows, custody.open_identities(rows), strict=True):
             if isinstance(opened, KeyMissingError | ScopeFencedError | ScopeDestroyedError):
                 continue

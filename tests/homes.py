@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from keyvault import KeyVault, open_vault
 from keyvault.home import Home, open_home
 from keyvault.initialize import InitOptions, init_home
@@ -20,6 +22,10 @@ from tests.servers import VaultServer
 MOUNTS = ("transit_mount", "log_mount", "kv_mount", "approle_mount")
 PAIRS = ("embedded+sqlite", "vault+postgresql")
 CUSTODIES = ("ring", "dedicated")
+in_ring_custody = pytest.mark.parametrize("custody", ["ring"], indirect=True)
+"""For tests of what only rings have."""
+in_dedicated_custody = pytest.mark.parametrize("custody", ["dedicated"], indirect=True)
+"""For tests of what only keys of their own have, or that are costly and have nothing to do with custody."""
 
 
 @dataclass(frozen=True, kw_only=True)

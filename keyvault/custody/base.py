@@ -14,14 +14,15 @@ from sqlalchemy.engine import Connection
 
 from keyvault.errors import KeyVaultError
 from keyvault.scopes import Scope
+from keyvault.store.issuable import IssuableScope
 from keyvault.store.scopes import ScopeRow
 from keyvault.wrapped import CustodyCode
 
 
 class Target(NamedTuple):
-    """A key that a custody holds: a whole scope's, or that of the record at a tag (8 bytes) in it."""
+    """A key that a custody holds: a whole scope's, or that of the record at a tag (8 bytes) in it. To destroy it takes the whole row."""
 
-    row: ScopeRow
+    row: ScopeRow | IssuableScope
     record_tag: bytes = b""
 
     @property
@@ -63,12 +64,14 @@ class Proof:
     """How it is known that a key is gone.
 
     `key` is what the engine says of it, `retained_ciphertext` what became of something it had encrypted, `neighbour` whether a
-    live key that shared its secret state still works, or "none" where there is no such key.
+    live key that shared its secret state still works, or "none" where there is no such key. `former` is the same of the key that a
+    scope had before it was moved to another custody.
     """
 
     key: str
     retained_ciphertext: str
     neighbour: str = "none"
+    former: Proof | None = None
 
 
 class Custody(ABC):

@@ -18,6 +18,7 @@ from keyvault.custody.missing import explain_missing
 from keyvault.custody.ring_sealing import key_name
 from keyvault.errors import (
     CiphertextRefusedError,
+    InvalidInputError,
     KeyMissingError,
     KeyVaultError,
     NotProvenError,
@@ -29,6 +30,7 @@ from keyvault.results import values_of
 from keyvault.scopes import Scope
 from keyvault.store import intents
 from keyvault.store.database import Database
+from keyvault.store.issuable import IssuableScope
 from keyvault.store.rings import all_ring_ids
 from keyvault.store.scopes import ScopeRow, all_key_refs, key_refs
 from keyvault.system_keys import SYSTEM_KEY
@@ -119,7 +121,7 @@ class DedicatedCustody(Custody):
                 break
             if attempt:
                 time.sleep(PAUSE_SECONDS * attempt)
-            rows = [_whole(targets[index]) for index in left]
+            rows = [_full_row(targets[index]) for index in left]
             proofs |= zip(left, self._delete_and_prove(rows), strict=True)
         return [proofs[index] for index in range(len(targets))]
 
@@ -183,7 +185,14 @@ def _worth_another(outcome: Proof | KeyVaultError | None) -> bool:
     return not isinstance(outcome, Proof | Unavailable | PermissionDeniedError)
 
 
-def _whole(target: Target) -> ScopeRow:
+def _full_row(target: Target) -> ScopeRow:
+    row = _whole(target)
+    if not isinstance(row, ScopeRow):
+        raise InvalidInputError("a scope is destroyed by its whole row: the sealed name in it is part of the proof")
+    return row
+
+
+def _whole(target: Target) -> ScopeRow | IssuableScope:
     if target.record_tag:
         raise RecordsNotSupportedError("dedicated custody has no keys for single records")
     return target.row
@@ -207,7 +216,7 @@ def _reference(placement: Placement) -> str:
     return placement.key_ref
 
 
-def _key_of(row: ScopeRow) -> str:
+def _key_of(row: ScopeRow | IssuableScope) -> str:
     if row.key_ref is None:
         raise KeyMissingError(f"scope {row.id.hex()}: its row names no key although its custody is dedicated")
     return row.key_ref

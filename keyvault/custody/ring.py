@@ -6,28 +6,23 @@ scope changes no secret state. Destroying takes its node out of the state (`keyv
 
 from __future__ import annotations
 
-import base64
-import binascii
-import secrets
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy.engine import Connection
 
 from keyvault.clock import Clock
 from keyvault.custody.base import Custody, Identity, Placement, Proof, Share, Target
 from keyvault.custody.missing import explain_missing
 from keyvault.custody.ring_cache import CachedRing, RingCache
+from keyvault.custody.ring_identity import open_identity, seal_identity
 from keyvault.custody.ring_records import read_records
 from keyvault.custody.ring_shredding import RingShredder
 from keyvault.custody.ring_slots import SlotAllocator, chunk_number
 from keyvault.custody.ring_state import RingStates
-from keyvault.errors import CiphertextRefusedError, KeyMissingError, KeyVaultError
-from keyvault.formats import NONCE_BYTES, TAG_BYTES, labelled, wipe
+from keyvault.errors import CiphertextRefusedError, KeyMissingError, KeyVaultError, PuncturedError
 from keyvault.puncture import Frontier
 from keyvault.puncture_records import EntryRef, new_records, record_share
 from keyvault.puncture_state import ScopeNode
@@ -35,6 +30,7 @@ from keyvault.results import caught
 from keyvault.scopes import Scope
 from keyvault.store import rings
 from keyvault.store.database import Database
+from keyvault.store.issuable import IssuableScope
 from keyvault.store.scopes import ScopeRow
 from keyvault.transit.base import TransitEngine
 from keyvault.wrapped import CustodyCode
@@ -44,8 +40,14 @@ R = TypeVar("R")
 
 _TOKEN = struct.Struct(">16sIB")
 _TOKEN_FORMAT = 1
-_IDENTITY_MARK = "ring:1:"
-_IDENTITY_LABEL = b"keyvault/ring/sealed-identity/1"
+
+
+class _Place(NamedTuple):
+    """Where a scope sits, and the furthest epoch that its ring was known to have."""
+
+    ring_id: bytes | None
+    slot: int | None
+    epoch: int = 0
 
 
 class RingCustody(Custody):
@@ -84,7 +86,7 @@ class RingCustody(Custody):
         """Claim slots in rings that still take scopes, and keep them from closing until the transaction ends."""
         chunks: dict[bytes, int] = {}
         for placement in placements:
-            ring_id, slot = _place(placement.ring_id, placement.slot)
+            ring_id, slot = _required(placement.ring_id, placement.slot)
             chunks[ring_id] = max(chunks.get(ring_id, 0), chunk_number(slot))
         taking = rings.take_slots(connection, chunks)
         self._slots.forget(chunks.keys() - taking)
@@ -95,37 +97,14 @@ class RingCustody(Custody):
 
     def seal_identities(self, identities: Sequence[Identity]) -> list[str | KeyVaultError]:
         """Encrypt with AES-256-GCM under the node's identity key; associated data is the scope's id."""
-
-        def seal(ring: CachedRing, item: Identity) -> str:
-            key = _identity_key(ring, item.placement.slot, item.scope_id)
-            nonce = secrets.token_bytes(NONCE_BYTES)
-            try:
-                sealed = AESGCM(key).encrypt(nonce, item.data, labelled(_IDENTITY_LABEL, item.scope_id))
-            finally:
-                wipe(key)
-            return _IDENTITY_MARK + base64.b64encode(nonce + sealed).decode()
-
-        return self._in_rings(identities, lambda item: (item.placement.ring_id, 0), seal)
+        places = [_Place(item.placement.ring_id, item.placement.slot) for item in identities]
+        return self._with_nodes(places, identities, lambda _, node, item: seal_identity(node, item.scope_id, item.data))
 
     def open_identities(self, rows: Sequence[ScopeRow]) -> list[bytearray | KeyVaultError]:
         """Decrypt with the node's identity key."""
-
-        def open_(ring: CachedRing, row: ScopeRow) -> bytearray:
-            sealed = _sealed_identity(row)
-            key = _identity_key(ring, row.slot, row.id)
-            opened = bytearray(len(sealed) - NONCE_BYTES - TAG_BYTES)
-            try:
-                bound = labelled(_IDENTITY_LABEL, row.id)
-                AESGCM(key).decrypt_into(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], bound, opened)
-            except InvalidTag as error:
-                raise CiphertextRefusedError(
-                    f"scope {row.id.hex()}: its sealed name was altered, or is another scope's"
-                ) from error
-            finally:
-                wipe(key)
-            return opened
-
-        results = self._in_rings(rows, lambda row: (row.ring_id, row.ring_epoch), open_)
+        results = self._with_nodes(
+            [_place_of(row) for row in rows], rows, lambda _, node, row: open_identity(node, row.id, row.sealed_name)
+        )
         return explain_missing(self._database, [Target(row) for row in rows], results)
 
     # --- using ------------------------------------------------------------------------------------------------------
@@ -133,34 +112,30 @@ class RingCustody(Custody):
     def fresh_shares(self, targets: Sequence[Target]) -> list[Share | KeyVaultError]:
         """Derive the shares; the token says where each was found."""
 
-        def derive(ring: CachedRing, target: Target) -> Share:
-            row = target.row
-            return Share(secret=self._share(ring, target), token=_token(row))
+        def derive(ring: CachedRing, node: ScopeNode, target: Target) -> Share:
+            return Share(secret=self._share(ring, node, target), token=_token(target.row))
 
-        return explain_missing(self._database, targets, self._in_rings(targets, _ring_of, derive))
+        results = self._with_nodes([_place_of(target.row) for target in targets], targets, derive)
+        return explain_missing(self._database, targets, results)
 
     def recover_shares(self, items: Sequence[tuple[Target, bytes]]) -> list[bytearray | KeyVaultError]:
         """Derive the shares again; a token that names another place than the row is refused."""
 
-        def derive(ring: CachedRing, item: tuple[Target, bytes]) -> bytearray:
+        def derive(ring: CachedRing, node: ScopeNode, item: tuple[Target, bytes]) -> bytearray:
             target, token = item
             if token != _token(target.row):
                 raise CiphertextRefusedError(
                     f"scope {target.row.id.hex()}: the header names another ring or slot than the store"
                 )
-            return self._share(ring, target)
+            return self._share(ring, node, target)
 
-        results = self._in_rings(items, lambda item: _ring_of(item[0]), derive)
+        results = self._with_nodes([_place_of(target.row) for target, _ in items], items, derive)
         return explain_missing(self._database, [target for target, _ in items], results)
 
-    def _share(self, ring: CachedRing, target: Target) -> bytearray:
-        node = ring.loaded.state.derive(_place(target.row.ring_id, target.row.slot)[1])
-        try:
-            if not target.record_tag:
-                return node.share(target.row.id)
-            return self._record_share(ring, target, node)
-        finally:
-            node.wipe()
+    def _share(self, ring: CachedRing, node: ScopeNode, target: Target) -> bytearray:
+        if not target.record_tag:
+            return node.share(target.row.id)
+        return self._record_share(ring, target, node)
 
     def _record_share(self, ring: CachedRing, target: Target, node: ScopeNode) -> bytearray:
         row, tag = target
@@ -173,7 +148,7 @@ class RingCustody(Custody):
             records.wipe()
 
     def _erased_frontier(self, ring: CachedRing, target: Target, ref: EntryRef) -> Frontier:
-        ring_id, slot = _place(target.row.ring_id, target.row.slot)
+        ring_id, slot = _required(target.row.ring_id, target.row.slot)
         kept = ring.frontier(slot, target.record_tag)
         if kept is None:
             kept = read_records(self._engine, ring_id, target.row.id, ref, target.record_tag)
@@ -205,42 +180,43 @@ class RingCustody(Custody):
 
     # --- within -----------------------------------------------------------------------------------------------------
 
-    def _in_rings(
+    def _with_nodes(
         self,
+        places: Sequence[_Place],
         items: Sequence[T],
-        ring_of: Callable[[T], tuple[bytes | None, int]],
-        work: Callable[[CachedRing, T], R],
+        work: Callable[[CachedRing, ScopeNode, T], R],
     ) -> list[R | KeyVaultError]:
-        """Call `work` on each item with its ring's state, each ring opened once; results in input order."""
-        groups: dict[bytes, list[int]] = defaultdict(list)
-        epochs: dict[bytes, int] = defaultdict(int)
+        """Call `work` on each item with its ring and its scope's node, each ring opened once; results in input order."""
+        groups: dict[bytes, dict[int, tuple[_Place, T]]] = defaultdict(dict)
         results: dict[int, R | KeyVaultError] = {}
-        for index, item in enumerate(items):
-            ring_id, epoch = ring_of(item)
-            if ring_id is None:
-                results[index] = KeyMissingError("a row of ring custody names no ring: its database was altered")
-                continue
-            groups[ring_id].append(index)
-            epochs[ring_id] = max(epochs[ring_id], epoch)
-        for ring_id, indices in groups.items():
-            results |= self._in_ring(ring_id, epochs[ring_id], {index: items[index] for index in indices}, work)
+        for index, (place, item) in enumerate(zip(places, items, strict=True)):
+            if place.ring_id is None or place.slot is None:
+                results[index] = KeyMissingError(
+                    "a row of ring custody names no ring or slot: the database was altered"
+                )
+            else:
+                groups[place.ring_id][index] = place, item
+        for ring_id, group in groups.items():
+            results |= self._in_ring(ring_id, group, work)
         return [results[index] for index in range(len(items))]
 
     def _in_ring(
-        self, ring_id: bytes, epoch: int, items: dict[int, T], work: Callable[[CachedRing, T], R]
+        self,
+        ring_id: bytes,
+        left: Mapping[int, tuple[_Place, T]],
+        work: Callable[[CachedRing, ScopeNode, T], R],
     ) -> dict[int, R | KeyVaultError]:
         """Do it with the state at hand, and what is missing in that once more with the state as it is now."""
         results: dict[int, R | KeyVaultError] = {}
-        left = items
+        epoch = max(place.epoch for place, _ in left.values())
         for again in (False, True):
             if again:
                 self._cache.drop(ring_id)
             try:
                 with self._cache.borrow(ring_id, epoch) as ring:
-                    results |= {index: caught(work, ring, item) for index, item in left.items()}
+                    results |= _each(ring, left, work)
             except KeyVaultError as error:
-                results |= dict.fromkeys(left, error)
-                break
+                return results | dict.fromkeys(left, error)
             # An entry of erased records that is not there was replaced since this state was read.
             left = {index: item for index, item in left.items() if isinstance(results[index], KeyMissingError)}
             if not left:
@@ -248,37 +224,30 @@ class RingCustody(Custody):
         return results
 
 
-def _ring_of(target: Target) -> tuple[bytes | None, int]:
-    return target.row.ring_id, target.row.ring_epoch
+def _each(
+    ring: CachedRing, items: Mapping[int, tuple[_Place, T]], work: Callable[[CachedRing, ScopeNode, T], R]
+) -> dict[int, R | KeyVaultError]:
+    nodes = ring.loaded.state.derive_many(place.slot or 0 for place, _ in items.values())
+    gone = PuncturedError("this scope's node was punctured; nothing can be derived from it any more")
+    results: dict[int, R | KeyVaultError] = {}
+    for index, (place, item) in items.items():
+        node = nodes.get(place.slot or 0)
+        results[index] = gone if node is None else caught(work, ring, node, item)
+    for node in nodes.values():
+        node.wipe()
+    return results
 
 
-def _token(row: ScopeRow) -> bytes:
+def _place_of(row: ScopeRow | IssuableScope) -> _Place:
+    return _Place(row.ring_id, row.slot, row.ring_epoch)
+
+
+def _token(row: ScopeRow | IssuableScope) -> bytes:
     """Return where a scope's share is found: ring id (16) ‖ slot (4, big-endian) ‖ format (1)."""
-    return _TOKEN.pack(*_place(row.ring_id, row.slot), _TOKEN_FORMAT)
+    return _TOKEN.pack(*_required(row.ring_id, row.slot), _TOKEN_FORMAT)
 
 
-def _place(ring_id: bytes | None, slot: int | None) -> tuple[bytes, int]:
+def _required(ring_id: bytes | None, slot: int | None) -> tuple[bytes, int]:
     if ring_id is None or slot is None:
         raise KeyMissingError("a placement without ring and slot is not ring custody's")
     return ring_id, slot
-
-
-def _identity_key(ring: CachedRing, slot: int | None, scope_id: bytes) -> bytearray:
-    node = ring.loaded.state.derive(_place(ring.loaded.ring_id, slot)[1])
-    try:
-        return node.identity_key(scope_id)
-    finally:
-        node.wipe()
-
-
-def _sealed_identity(row: ScopeRow) -> bytes:
-    if row.sealed_name is None:
-        raise KeyMissingError(f"scope {row.id.hex()}: its row holds no sealed name")
-    mark, text = row.sealed_name[: len(_IDENTITY_MARK)], row.sealed_name[len(_IDENTITY_MARK) :]
-    try:
-        sealed = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise CiphertextRefusedError(f"scope {row.id.hex()}: its sealed name is not one of ring custody") from error
-    if mark != _IDENTITY_MARK or len(sealed) < NONCE_BYTES + TAG_BYTES:
-        raise CiphertextRefusedError(f"scope {row.id.hex()}: its sealed name is not one of ring custody")
-    return sealed

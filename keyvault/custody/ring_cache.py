@@ -16,6 +16,7 @@ from keyvault.clock import Clock
 from keyvault.custody.ring_reading import RingReader
 from keyvault.custody.ring_sealing import LoadedRing
 from keyvault.errors import RestoreDetected
+from keyvault.expiry import ExpiryTimer
 from keyvault.puncture import Frontier
 from keyvault.puncture_records import leaf_of
 
@@ -66,6 +67,7 @@ class RingCache:
         self._limit = limit
         self._rings: OrderedDict[bytes, CachedRing] = OrderedDict()
         self._lock = threading.Lock()
+        self._timer = ExpiryTimer(self._sweep)
 
     @contextmanager
     def borrow(self, ring_id: bytes, epoch: int) -> Iterator[CachedRing]:
@@ -89,15 +91,14 @@ class RingCache:
 
     def close(self) -> None:
         """Forget all states."""
+        self._timer.close()
         with self._lock:
             for ring_id in list(self._rings):
                 self._drop(ring_id)
 
     def _find(self, ring_id: bytes, epoch: int) -> CachedRing | None:
-        now = self._clock.monotonic()
+        self._sweep()
         with self._lock:
-            for old in [name for name, ring in self._rings.items() if ring.expires <= now]:
-                self._drop(old)
             ring = self._rings.get(ring_id)
             if ring is None:
                 return None
@@ -123,7 +124,16 @@ class RingCache:
             self._rings[ring_id] = ring
             while len(self._rings) > self._limit:
                 self._drop(next(iter(self._rings)))
+        self._timer.arm(self._ttl)
         return ring
+
+    def _sweep(self) -> float | None:
+        """Forget what has expired; return when the next does."""
+        now = self._clock.monotonic()
+        with self._lock:
+            for old in [name for name, ring in self._rings.items() if ring.expires <= now]:
+                self._drop(old)
+            return min((ring.expires - now for ring in self._rings.values()), default=None)
 
     def _drop(self, ring_id: bytes) -> None:
         ring = self._rings.pop(ring_id, None)

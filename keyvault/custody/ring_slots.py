@@ -78,6 +78,8 @@ class SlotAllocator:
 
     def forget(self, ring_ids: set[bytes]) -> None:
         """Give out no more slots of rings that were closed."""
+        if not ring_ids:
+            return  # without waiting for the lock, which is held while slots are reserved
         with self._lock:
             for month in [month for month, chunk in self._chunks.items() if chunk.ring_id in ring_ids]:
                 del self._chunks[month]

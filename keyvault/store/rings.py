@@ -90,15 +90,11 @@ def take_slots(connection: Connection, chunk_numbers: Mapping[bytes, int]) -> se
     """Return which of these rings still take scopes, and keep that true until the transaction ends; note the chunks in use."""
     taken: set[bytes] = set()
     for ring_id, number in sorted(chunk_numbers.items()):
-        query = sa.select(rings.c.chunks).where(rings.c.id == ring_id, rings.c.closed_at.is_(None))
-        known = connection.execute(query.with_for_update(read=True)).scalar()
-        if known is None:
-            continue
-        taken.add(ring_id)
-        if known < number:
-            connection.execute(
-                sa.update(rings).where(rings.c.id == ring_id, rings.c.chunks < number).values(chunks=number)
-            )
+        open_ring = sa.select(rings.c.id).where(rings.c.id == ring_id, rings.c.closed_at.is_(None))
+        # The note before the shared lock: of several that hold a row together, none gets to change it.
+        connection.execute(sa.update(rings).where(rings.c.id == ring_id, rings.c.chunks < number).values(chunks=number))
+        if connection.execute(open_ring.with_for_update(read=True)).scalar() is not None:
+            taken.add(ring_id)
     return taken
 
 
@@ -110,6 +106,22 @@ def by_id(connection: Connection, ids: Iterable[bytes], *, lock: bool = False) -
         for row in connection.execute(query.with_for_update() if lock else query):
             found[row.id] = _value(row)
     return found
+
+
+def all_rings(connection: Connection) -> list[RingRow]:
+    """Return all rings."""
+    return [_value(row) for row in connection.execute(sa.select(rings).order_by(rings.c.id))]
+
+
+def in_use(connection: Connection) -> list[RingRow]:
+    """Return the rings that were opened and not destroyed."""
+    return [ring for ring in all_rings(connection) if ring.opened_at is not None and ring.destroyed_at is None]
+
+
+def destroyed_slots(connection: Connection, ring_id: bytes) -> frozenset[int]:
+    """Return the slots of a ring's destroyed scopes; those whose destruction is pending are not among them."""
+    query = sa.select(scopes.c.slot).where(scopes.c.ring_id == ring_id, scopes.c.state == str(KeyState.DESTROYED))
+    return frozenset(connection.execute(query).scalars())
 
 
 def all_ring_ids(connection: Connection) -> set[bytes]:

@@ -23,6 +23,7 @@ FACTS = {
     "kind",
     "period",
     "custody",
+    "former_custody",
     "state",
     "created_at",
     "due_at",

@@ -13,19 +13,25 @@ import pytest
 
 from keyvault.custody import dedicated
 from keyvault.custody.base import Custody, Identity, Placement, Proof, Share, Target
-from keyvault.errors import CiphertextRefusedError, KeyMissingError, NotProvenError, ScopeFencedError
+from keyvault.errors import (
+    CiphertextRefusedError,
+    KeyMissingError,
+    NotProvenError,
+    RestoreDetected,
+    ScopeFencedError,
+)
 from keyvault.home import Home, assemble, open_engine, vault_settings
 from keyvault.results import values_of
 from keyvault.scopes import Scope, ScopeKind
 from keyvault.settings import load_settings
 from keyvault.states import KeyState
-from keyvault.store import intents, tables
+from keyvault.store import intents, rings, tables
 from keyvault.store import scopes as scope_store
 from keyvault.store.database import Database
 from keyvault.store.scopes import ScopeRow
 from keyvault.system_keys import SYSTEM_KEY
 from keyvault.transit.hashicorp import HashicorpEngine, TokenCredentials
-from tests.homes import TestHome
+from tests.homes import TestHome, in_dedicated_custody, in_ring_custody
 
 
 @pytest.fixture
@@ -135,20 +141,19 @@ def test_an_identity_is_bound_to_its_scope(opened: Home) -> None:
     assert isinstance(theirs, CiphertextRefusedError)
 
 
-def end(home: Home, *rows: ScopeRow) -> None:
+def end(home: Home, row: ScopeRow) -> None:
     """Mark as fenced, as the shredder does before it destroys."""
     home.database.write(
-        lambda c: scope_store.change_state(
-            c, [row.id for row in rows], before=[KeyState.ACTIVE], after=KeyState.DEACTIVATED
-        )
+        lambda c: scope_store.change_state(c, [row.id], before=[KeyState.ACTIVE], after=KeyState.DEACTIVATED)
     )
 
 
 def test_destroyed_keys_are_proven_and_nothing_of_them_works(opened: Home) -> None:
     custody = opened.custody
-    kept, gone = targets(*rows_of(opened, 2))
+    rows = rows_of(opened, 2)
+    kept, gone = targets(*rows)
     tokens = [share.token for share in values_of(custody.fresh_shares([kept, gone]))]
-    end(opened, gone.row)
+    end(opened, rows[1])
     for _ in range(2):
         (proof,) = custody.destroy([gone])
         assert isinstance(proof, Proof)
@@ -157,15 +162,16 @@ def test_destroyed_keys_are_proven_and_nothing_of_them_works(opened: Home) -> No
     assert isinstance(results[0], bytearray)
     assert isinstance(results[1], ScopeFencedError)
     assert gone.row.id.hex() in str(results[1])
-    assert isinstance(custody.open_identities([gone.row])[0], ScopeFencedError)
+    assert isinstance(custody.open_identities([rows[1]])[0], ScopeFencedError)
     assert isinstance(custody.fresh_shares([kept])[0], Share)
-    assert isinstance(custody.open_identities([kept.row])[0], bytearray)
+    assert isinstance(custody.open_identities([rows[0]])[0], bytearray)
 
 
 def test_a_key_that_is_gone_although_the_database_calls_its_scope_active_is_an_alarm(opened: Home) -> None:
-    kept, gone = targets(*rows_of(opened, 2))
+    rows = rows_of(opened, 2)
+    kept, gone = targets(*rows)
     (share,) = values_of(opened.custody.fresh_shares([gone]))
-    end(opened, gone.row)
+    end(opened, rows[1])
     values_of(opened.custody.destroy([gone]))
     opened.database.write(
         lambda c: scope_store.change_state(c, [gone.row.id], before=[KeyState.DEACTIVATED], after=KeyState.ACTIVE)
@@ -173,23 +179,25 @@ def test_a_key_that_is_gone_although_the_database_calls_its_scope_active_is_an_a
     for result in (
         opened.custody.fresh_shares([gone])[0],
         opened.custody.recover_shares([(gone, share.token)])[0],
-        opened.custody.open_identities([gone.row])[0],
+        opened.custody.open_identities([rows[1]])[0],
     ):
         assert isinstance(result, KeyMissingError)
         assert gone.row.id.hex() in str(result)
     assert isinstance(opened.custody.fresh_shares([kept])[0], Share)
 
 
+@in_ring_custody
 def test_what_is_not_fenced_is_not_destroyed_in_a_ring(opened: Home) -> None:
     """A ring's worker goes by what the database calls fenced, not by what it is asked for."""
-    one, other = targets(*rows_of(opened, 2))
-    if opened.custody.name == "ring":
-        end(opened, other.row)
-        results = opened.custody.destroy([one, other])
-        assert [type(result) for result in results] == [NotProvenError, Proof]
-        assert isinstance(opened.custody.fresh_shares([one])[0], Share)
+    rows = rows_of(opened, 2)
+    one, other = targets(*rows)
+    end(opened, rows[1])
+    results = opened.custody.destroy([one, other])
+    assert [type(result) for result in results] == [NotProvenError, Proof]
+    assert isinstance(opened.custody.fresh_shares([one])[0], Share)
 
 
+@in_dedicated_custody
 def test_unbound_keys_are_collected_and_bound_ones_never(opened: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     custody: Custody = opened.custody
     bound = rows_of(opened, 2)
@@ -204,6 +212,7 @@ def test_unbound_keys_are_collected_and_bound_ones_never(opened: Home, monkeypat
     assert opened.database.write(lambda c: custody.bind(c, crashed)) == set(), "too late to bind them"
 
 
+@in_dedicated_custody
 def test_a_key_that_a_row_holds_is_not_collected_whatever_its_intent_says(opened: Home) -> None:
     row = rows_of(opened, 1)[0]
     opened.database.write(lambda c: opened.custody.discard(c, [Placement(key_ref=row.key_ref)]))
@@ -212,6 +221,7 @@ def test_a_key_that_a_row_holds_is_not_collected_whatever_its_intent_says(opened
     assert isinstance(opened.custody.fresh_shares([Target(row)])[0], Share)
 
 
+@in_dedicated_custody
 def test_an_older_copy_of_the_database_never_costs_a_key_that_is_in_use(
     opened: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,3 +240,46 @@ def test_an_older_copy_of_the_database_never_costs_a_key_that_is_in_use(
     assert isinstance(opened.custody.fresh_shares([Target(row)])[0], Share)
     assert isinstance(opened.custody.fresh_shares([Target(later)])[0], Share)
     assert opened.database.read(intents.count) == 1
+
+
+@in_ring_custody
+def test_a_ring_leaves_no_keys_to_collect_and_its_unbound_slots_are_never_given_out_again(opened: Home) -> None:
+    custody = opened.custody
+    lost = values_of(custody.prepare(scopes(3)))
+    opened.database.write(lambda c: (custody.bind(c, lost), custody.discard(c, lost)))
+    assert collect(opened) == 0
+    later = {place(placement) for placement in values_of(custody.prepare(scopes(300)))}
+    assert not later & {place(placement) for placement in lost}
+
+
+@in_ring_custody
+def test_an_older_copy_of_the_database_gives_no_slot_out_twice(opened: Home) -> None:
+    """Who gets a slot is decided by the engine's counter alone."""
+    first = values_of(opened.custody.prepare(scopes(3)))
+    opened.database.write(lambda c: c.execute(tables.rings.update().values(chunks=0)))
+    with closing(assemble(opened.settings, opened.database, opened.engine).custody) as custody:
+        again = values_of(custody.prepare(scopes(3)))
+    assert len({placement.ring_id for placement in first + again}) == 1, "both give out slots of one ring"
+    assert len({placement.slot for placement in first + again}) == 6
+
+
+@in_ring_custody
+def test_an_engine_that_gave_out_fewer_slots_than_the_database_knows_of_creates_nothing(opened: Home) -> None:
+    rows_of(opened, 1)
+    opened.database.write(lambda c: c.execute(tables.rings.update().values(chunks=7)))
+    custody = assemble(opened.settings, opened.database, opened.engine).custody
+    with closing(custody), pytest.raises(RestoreDetected, match="the engine is an older copy"):
+        custody.prepare(scopes(1))
+
+
+@in_ring_custody
+def test_a_closed_ring_takes_no_scope_whose_slot_was_given_out_before(opened: Home) -> None:
+    custody = opened.custody
+    early = values_of(custody.prepare(scopes(2)))
+    ring_id = early[0].ring_id
+    assert ring_id is not None
+    opened.database.write(lambda c: rings.close(c, ring_id, at=opened.clock.now()))
+    assert opened.database.write(lambda c: custody.bind(c, early)) == set()
+    later = values_of(custody.prepare(scopes(2)))
+    assert ring_id not in {placement.ring_id for placement in later}
+    assert opened.database.write(lambda c: custody.bind(c, later)) == set(later)

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import select
 
 from keyvault import KeyState, KeyVault
+from keyvault.custody import ring_sealing as sealing
 from keyvault.errors import (
     DestructionPausedError,
     InvalidInputError,
@@ -27,6 +28,7 @@ from keyvault.errors import (
 )
 from keyvault.home import Home, assemble
 from keyvault.identity import commit, decode_identity
+from keyvault.puncture_state import RingState
 from keyvault.results import values_of
 from keyvault.store import outbox
 from keyvault.store import scopes as scope_store
@@ -36,7 +38,7 @@ from keyvault.testing import ManualClock, faulty_engine
 from keyvault.transit.base import TransitEngine
 from shredder import fence
 from shredder.destroy import Destroyer, PlanItem, PlannedAction
-from tests.homes import TestHome, vault_home
+from tests.homes import TestHome, in_dedicated_custody, in_ring_custody, vault_home
 from tests.servers import VaultServer
 
 PERSON = "consumer/acct-1/+15551000862"
@@ -120,18 +122,37 @@ def test_pause_stops_before_the_fence_and_lets_nothing_start(home: TestHome) -> 
         assert destroyer.destroy([PERSON], ticket="T-1", requested_by="tester")[0].error is None
 
 
-def test_events_carry_commitments_and_the_evidence(home: TestHome) -> None:
-    create(home, PERSON, MONTH)
+PROOFS = {
+    "dedicated": [{"key": "absent", "neighbour": "none", "retained_ciphertext": "refused"}],
+    # The month's ring holds nothing else and goes whole; the person's holds another, which is shown to be untouched.
+    "ring": [
+        {"key": "absent", "neighbour": "none", "retained_ciphertext": "refused"},
+        {"key": "punctured", "neighbour": "derivable", "retained_ciphertext": "refused"},
+    ],
+}
+
+
+def test_events_carry_commitments_and_the_evidence(home: TestHome, custody: str) -> None:
+    create(home, PERSON, OTHER, MONTH)
     with home.opened() as opened:
         commitments = {b64(row_of(opened, name).commitment) for name in (PERSON, MONTH)}
         Destroyer(opened).destroy([PERSON, MONTH], ticket="T-1", requested_by="tester", reason="test")
-        by_type = {event["type"]: event for event in events(opened)}
+        (fenced,) = (event for event in events(opened) if event["type"] == "destroy.fenced")
+        destroyed = [event for event in events(opened) if event["type"] == "key.destroyed"]
         person, month = row_of(opened, PERSON), row_of(opened, MONTH)
-    fenced, destroyed = by_type["destroy.fenced"], by_type["key.destroyed"]
-    assert set(fenced["scopes"]) == set(destroyed["scopes"]) == commitments
-    assert (fenced["reason"], fenced["approvals"], destroyed["fence"]) == ("test", 1, fenced["id"])
-    assert destroyed["proof"] == {"key": "absent", "retained_ciphertext": "refused"}
-    assert fenced["at"] <= destroyed["fenced_at"] <= destroyed["at"] < destroyed["lease_bound"] < destroyed["horizon"]
+    told = [scope for event in destroyed for scope in event["scopes"]]
+    assert set(fenced["scopes"]) == set(told) == commitments
+    assert len(told) == len(commitments), "each scope is in one event"
+    assert (fenced["reason"], fenced["approvals"], fenced["records"]) == ("test", 1, [])
+    assert sorted((event["proof"] for event in destroyed), key=str) == PROOFS[custody]
+    assert len({event["erasure"] for event in destroyed}) == 1, "one run did it"
+    for event in destroyed:
+        assert (event["fence"], event["destroy_id"], event["custody"]) == (
+            fenced["id"],
+            fenced["destroy_id"],
+            [custody],
+        )
+        assert fenced["at"] <= event["fenced_at"] <= event["at"] < event["lease_bound"] < event["horizon"]
     assert person.salt is None, "the salt of a person's name goes with the key"
     assert month.salt is not None, "the salt of an account-month stays, to reconcile populations"
     assert commit(month.salt, MONTH.encode()) == month.commitment
@@ -182,6 +203,7 @@ def faulty_home(opened: Home, at: str, error: Exception) -> Home:
     return assemble(opened.settings, opened.database, faulty_engine(opened.engine, EngineFault(at=at, error=error)))
 
 
+@in_dedicated_custody
 @pytest.mark.parametrize("at", ["before delete_keys", "after delete_keys", "before read_keys", "after read_keys"])
 def test_an_engine_that_fails_leaves_the_destruction_pending_and_says_so(home: TestHome, at: str) -> None:
     create(home, PERSON)
@@ -189,34 +211,104 @@ def test_an_engine_that_fails_leaves_the_destruction_pending_and_says_so(home: T
         broken = faulty_home(opened, at, Unavailable("the engine is down"))
         with pytest.raises(Unavailable):
             Destroyer(broken).destroy([PERSON], ticket="T-1", requested_by="tester")
-        assert row_of(opened, PERSON).state is KeyState.DEACTIVATED
-        vault = KeyVault(opened)
-        assert isinstance(vault.ensure_scopes([PERSON])[0], ScopeFencedError)
-        assert isinstance(vault.suspend([PERSON])[0], ScopeFencedError)
-        outcomes = Destroyer(opened).finish_pending()
-        assert [outcome.error for outcome in outcomes] == [None]
-        assert row_of(opened, PERSON).state is KeyState.DESTROYED
+        assert_pending_until_it_is_finished(opened, PERSON)
 
 
-def test_a_key_that_is_still_there_is_not_called_destroyed(home: TestHome, monkeypatch: pytest.MonkeyPatch) -> None:
-    create(home, PERSON)
+def both_sides(*calls: str) -> list[str]:
+    return [f"{side} {call}" for call in calls for side in ("before", "after")]
+
+
+# What fencing needs as well (it opens names) cannot be among these: it would not come to a fence.
+REPLACING = both_sides("rotate", "encrypt", "put_state", "set_min_versions", "trim", "read_keys", "delete_state")
+DELETING = both_sides("delete_keys", "read_keys", "delete_state", "list_state")
+
+
+@in_ring_custody
+def test_an_engine_that_fails_at_a_step_of_a_ring_leaves_the_destruction_pending_and_says_so(home: TestHome) -> None:
+    cases = [(f"consumer/acct-1/{index}", at) for index, at in enumerate(REPLACING)]
+    cases += [(f"communications/acct-1/2026-{month:02}", at) for month, at in enumerate(DELETING, start=1)]
+    create(home, *(name for name, _ in cases))
+    for name, at in cases:
+        with home.opened() as opened:
+            told = len(errors_told(opened))
+            broken = faulty_home(opened, at, Unavailable("the engine is down"))
+            (outcome,) = Destroyer(broken).destroy([name], ticket="T-1", requested_by="tester")
+            assert isinstance(outcome.error, Unavailable), at
+            assert errors_told(opened)[told:] == [["Unavailable"]], at
+            assert_pending_until_it_is_finished(opened, name)
+
+
+def assert_pending_until_it_is_finished(opened: Home, name: str) -> None:
+    row = row_of(opened, name)
+    assert row.state is KeyState.DEACTIVATED
+    destroyed = [event for event in events(opened) if event["type"] == "key.destroyed"]
+    assert not any(b64(row.commitment) in event["scopes"] for event in destroyed)
+    vault = KeyVault(opened)
+    assert isinstance(vault.ensure_scopes([name])[0], ScopeFencedError)
+    assert isinstance(vault.suspend([name])[0], ScopeFencedError)
+    outcomes = Destroyer(opened).finish_pending()
+    assert [outcome.error for outcome in outcomes] == [None]
+    assert row_of(opened, name).state is KeyState.DESTROYED
+
+
+def errors_told(home: Home) -> list[list[str]]:
+    return [event["errors"] for event in events(home) if event["type"] == "destroy.failed"]
+
+
+def _does_nothing(_engine: object, *_: object, **__: object) -> None:
+    """Stand for a call that is answered and has no effect."""
+
+
+def _deletes_nothing(_engine: object, names: Sequence[str]) -> list[None]:
+    return [None for _ in names]
+
+
+@pytest.mark.parametrize(
+    ("custody", "name", "call", "fault"),
+    [
+        ("dedicated", PERSON, "delete_keys", _deletes_nothing),
+        ("ring", MONTH, "delete_keys", _deletes_nothing),
+        ("ring", PERSON, "trim", _does_nothing),
+        ("ring", PERSON, "set_min_versions", _does_nothing),
+    ],
+    indirect=["custody"],
+)
+def test_a_key_that_is_still_there_is_not_called_destroyed(
+    home: TestHome, monkeypatch: pytest.MonkeyPatch, name: str, call: str, fault: object
+) -> None:
+    create(home, name)
     with home.opened() as opened:
-        monkeypatch.setattr(type(opened.engine), "delete_keys", lambda _self, names: [None for _ in names])
-        outcome = Destroyer(opened).destroy([PERSON], ticket="T-1", requested_by="tester")[0]
+        monkeypatch.setattr(type(opened.engine), call, fault)
+        outcome = Destroyer(opened).destroy([name], ticket="T-1", requested_by="tester")[0]
         assert isinstance(outcome.error, NotProvenError)
         assert outcome.at is None
-        assert row_of(opened, PERSON).state is KeyState.DEACTIVATED
-        failed = [event for event in events(opened) if event["type"] == "destroy.failed"]
-        assert [event["errors"] for event in failed] == [["NotProvenError"]]
+        assert row_of(opened, name).state is KeyState.DEACTIVATED
+        assert errors_told(opened) == [["NotProvenError"]]
         monkeypatch.undo()
         assert Destroyer(opened).finish_pending()[0].error is None
+
+
+@in_ring_custody
+def test_a_state_that_still_holds_the_scope_is_not_called_punctured(
+    home: TestHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(home, PERSON, OTHER)
+    with home.opened() as opened:
+        monkeypatch.setattr(RingState, "puncture_slots", lambda state, _slots: state)
+        outcome = Destroyer(opened).destroy([PERSON], ticket="T-1", requested_by="tester")[0]
+        assert isinstance(outcome.error, NotProvenError)
+        assert errors_told(opened) == [["NotProvenError"]]
+        monkeypatch.undo()
+        assert Destroyer(opened).finish_pending()[0].error is None
+    with home.vault() as vault:
+        assert vault.open(vault.seal(b"untouched", [OTHER])) == b"untouched"
 
 
 def test_a_deletion_that_failed_is_no_destruction_although_the_key_reads_absent(
     home: TestHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An interrupted deletion leaves the archive behind a key that the engine calls absent: only erasing again finishes it."""
-    create(home, PERSON)
+    create(home, MONTH)
     with home.opened() as opened:
         delete_keys = type(opened.engine).delete_keys
 
@@ -225,9 +317,9 @@ def test_a_deletion_that_failed_is_no_destruction_although_the_key_reads_absent(
             return [Unavailable("the answer was lost") for _ in names]
 
         monkeypatch.setattr(type(opened.engine), "delete_keys", interrupted)
-        outcome = Destroyer(opened).destroy([PERSON], ticket="T-1", requested_by="tester")[0]
+        outcome = Destroyer(opened).destroy([MONTH], ticket="T-1", requested_by="tester")[0]
         assert isinstance(outcome.error, Unavailable)
-        assert row_of(opened, PERSON).state is KeyState.DEACTIVATED
+        assert row_of(opened, MONTH).state is KeyState.DEACTIVATED
         assert "key.destroyed" not in {event["type"] for event in events(opened)}
         monkeypatch.undo()
         assert Destroyer(opened).finish_pending()[0].error is None
@@ -263,23 +355,66 @@ def b64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def test_vault_hears_of_each_destruction_by_its_event(
-    tmp_path: Path, vault_server: VaultServer, postgres_url: str
-) -> None:
-    home = vault_home(tmp_path, vault_server, postgres_url)
+def erasure_of(home: Home, name: str) -> str:
+    commitment = b64(row_of(home, name).commitment)
+    destroyed = (event for event in events(home) if event["type"] == "key.destroyed")
+    (erasure,) = (str(event["erasure"]) for event in destroyed if commitment in event["scopes"])
+    return erasure
+
+
+def told_to_vault(server: VaultServer, event_id: str) -> set[tuple[str, str]]:
+    """Return the calls that Vault's audit log has under this id: operation, and path without the mount."""
+    with server.audit_file.open() as audit:
+        lines = [json.loads(line) for line in audit if event_id in line]
+    return {
+        (line["request"]["operation"], line["request"]["path"].split("/", 1)[1])
+        for line in lines
+        if line["type"] == "request" and line["request"]["headers"]["x-keyvault-event"] == [event_id]
+    }
+
+
+def test_vault_hears_of_each_erasure_by_its_id(tmp_path: Path, vault_server: VaultServer, postgres_url: str) -> None:
+    home = vault_home(tmp_path, vault_server, postgres_url, custody="dedicated")
     create(home, PERSON)
     with home.opened() as opened:
         Destroyer(opened).destroy([PERSON], ticket="T-1", requested_by="tester")
-        fenced = next(event for event in events(opened) if event["type"] == "destroy.fenced")
-        key = row_of(opened, PERSON).key_ref
-    with vault_server.audit_file.open() as audit:
-        lines = [json.loads(line) for line in audit if fenced["id"] in line]
-    told = {
-        (line["request"]["operation"], line["request"]["path"].split("/", 1)[1])
-        for line in lines
-        if line["type"] == "request" and line["request"]["headers"]["x-keyvault-event"] == [fenced["id"]]
-    }
+        erasure, key = erasure_of(opened, PERSON), row_of(opened, PERSON).key_ref
+    told = told_to_vault(vault_server, erasure)
     assert {("update", f"keys/{key}/config"), ("delete", f"keys/{key}"), ("read", f"keys/{key}")} <= told
+
+
+def test_vault_hears_of_every_call_for_a_ring_by_the_erasures_id(
+    tmp_path: Path, vault_server: VaultServer, postgres_url: str
+) -> None:
+    home = vault_home(tmp_path, vault_server, postgres_url, custody="ring")
+    create(home, PERSON, OTHER, MONTH)
+    with home.opened() as opened:
+        Destroyer(opened).destroy([PERSON, MONTH], ticket="T-1", requested_by="tester")
+        erasure = erasure_of(opened, PERSON)
+        assert erasure_of(opened, MONTH) == erasure, "both went in one run, each on a thread of its own"
+        person, month = (ring_of(row_of(opened, name)) for name in (PERSON, MONTH))
+        (entry,) = opened.engine.list_state(sealing.folder(person))
+    told = told_to_vault(vault_server, erasure)
+    key, pointer = sealing.key_name(person), sealing.pointer_path(person, 1)
+    state, first = (sealing.entry_path(person, name) for name in (entry, sealing.FIRST_ENTRY))
+    assert {
+        ("update", f"keys/{key}/rotate"),
+        ("update", f"keys/{key}/config"),
+        ("update", f"keys/{key}/trim"),
+        ("read", f"keys/{key}"),
+        ("create", f"data/{state}"),
+        ("read", f"data/{state}"),
+        ("delete", f"metadata/{first}"),
+    } <= told
+    assert ("update", f"data/{pointer}") in told or ("create", f"data/{pointer}") in told
+    gone = sealing.key_name(month)
+    assert {("update", f"keys/{gone}/config"), ("delete", f"keys/{gone}"), ("read", f"keys/{gone}")} <= told
+    assert ("delete", f"metadata/{sealing.pointer_path(month, 1)}") in told
+
+
+def ring_of(row: ScopeRow) -> bytes:
+    assert row.ring_id is not None
+    return row.ring_id
 
 
 def test_no_name_reaches_vaults_audit_log(tmp_path: Path, vault_server: VaultServer, postgres_url: str) -> None:

@@ -19,6 +19,7 @@ from keyvault import (
     UnwrapRequest,
     WrapRequest,
 )
+from keyvault.custody.ring_sealing import key_name
 from keyvault.errors import (
     AlreadyDueError,
     DecryptionFailedError,
@@ -32,8 +33,13 @@ from keyvault.errors import (
     ScopeSuspendedError,
     UnknownScopeError,
 )
+from keyvault.home import Home
 from keyvault.results import values_of
-from tests.homes import TestHome
+from keyvault.store import rings
+from keyvault.store import scopes as scope_store
+from keyvault.store.scopes import ScopeRow
+from keyvault.system_keys import SYSTEM_KEY
+from tests.homes import TestHome, in_dedicated_custody, in_ring_custody
 
 MONTH = "communications/acct-1/2026-10"
 PERSON = "consumer/acct-1/+15551000862"
@@ -73,12 +79,49 @@ def test_concurrent_creators_get_the_same_scope(home: TestHome) -> None:
         results = list(pool.map(lambda _: values_of(vault.ensure_scopes(names)), range(8)))
     assert len({info.id for result in results for info in result}) == len(names)
     with home.opened() as opened:
+        rows = rows_of(opened)
+        assert len({place(row) for row in rows}) == len(rows) == len(names), "none of them shares its key's place"
+
+
+@in_dedicated_custody
+def test_the_keys_of_creators_that_lost_are_collected(home: TestHome) -> None:
+    names = [f"consumer/acct-1/{index}" for index in range(5)]
+    with home.vault() as vault, ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: values_of(vault.ensure_scopes(names)), range(8)))
+    with home.opened() as opened:
         assert len(opened.engine.list_keys()) >= len(names) + 1
     with home.destroyer() as destroyer:
         destroyer.collect()
         assert destroyer.status().unused_keys == 0
     with home.opened() as opened:
         assert len(opened.engine.list_keys()) == len(names) + 1, "the losers' keys are gone, the system key stays"
+
+
+@in_ring_custody
+def test_concurrent_creators_share_one_ring_and_no_slot_of_it(home: TestHome) -> None:
+    """Threads of two processes create names that they share, and names of their own."""
+    with home.vault() as one, home.vault() as other, ThreadPoolExecutor(8) as pool:
+
+        def create(number: int) -> None:
+            names = [f"consumer/acct-1/{index}" for index in range(number, number + 6)]
+            values_of((one, other)[number % 2].ensure_scopes(names))
+
+        list(pool.map(create, range(8)))
+    with home.opened() as opened:
+        rows = rows_of(opened)
+        assert len({place(row) for row in rows}) == len(rows) == 13
+        keys = set(opened.engine.list_keys()) - {SYSTEM_KEY}
+        written_down = opened.database.read(rings.all_ring_ids)
+    assert {row.ring_id for row in rows} <= written_down
+    assert keys <= {key_name(ring_id) for ring_id in written_down}, "a ring that nobody knows of"
+
+
+def rows_of(home: Home) -> list[ScopeRow]:
+    return home.database.read(lambda connection: scope_store.page(connection, after=b"", limit=10_000))
+
+
+def place(row: ScopeRow) -> object:
+    return row.key_ref or (row.ring_id, row.slot)
 
 
 def test_data_keys_are_fresh_and_unwrap_to_themselves(home: TestHome) -> None:

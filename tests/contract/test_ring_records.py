@@ -335,8 +335,13 @@ def test_two_workers_at_once_both_get_their_way(engine: TransitEngine, monkeypat
     assert record_entries(engine, ring_id) == reached(engine, states.resume(ring_id))
 
 
-def test_a_restore_that_takes_new_records_away_loses_none(engine: TransitEngine) -> None:
+@pytest.mark.parametrize("lost", [RecordKind.FRONTIER, RecordKind.INDEX, RecordKind.CHUNK])
+def test_a_restore_that_takes_new_records_away_loses_none(
+    engine: TransitEngine, monkeypatch: pytest.MonkeyPatch, lost: RecordKind
+) -> None:
     """A worker of before goes on, and its stale flip succeeds: versions repeat. Its state names records that are not there."""
+    if lost is not RecordKind.FRONTIER:
+        small_chunks(monkeypatch)
     states, ring_id, seed = new_records_ring(engine)
     erase(states, ring_id, TAGS)
     before = record_entries(engine, ring_id)
@@ -344,13 +349,13 @@ def test_a_restore_that_takes_new_records_away_loses_none(engine: TransitEngine)
     def hook(step: str) -> None:
         if step == "before rotate":
             for name in record_entries(engine, ring_id) - before:
-                engine.delete_state(sealing.entry_path(ring_id, name))
+                if sealing.parse_record_entry(name)[1][0] == lost:
+                    engine.delete_state(sealing.entry_path(ring_id, name))
 
-    restored = RingStates(faulty_engine(engine, hook), 1)
     loaded = states.load(ring_id)
-    with pytest.raises(KeyMissingError, match="load it again"):
-        replace_erasing(restored, loaded, SLOT, OTHERS[:1])
-    with pytest.raises(KeyMissingError, match="of epoch 2 are missing"):
+    with pytest.raises(KeyMissingError, match="missing"):
+        replace_erasing(RingStates(faulty_engine(engine, hook), 1), loaded, SLOT, OTHERS[:1])
+    with pytest.raises(KeyMissingError, match="missing"):
         states.resume(ring_id)
     now = RingStates(engine, 2)
     assert now.adopt(ring_id, 1).epoch == 1
@@ -364,6 +369,21 @@ def test_a_ring_whose_records_are_lost_can_still_be_moved(engine: TransitEngine)
     ring = erase(states, ring_id, TAGS)
     engine.delete_state(record_entry_path(ring_id, root_ref(ring.state)))
     assert RingStates(engine, 2).adopt(ring_id, 1).epoch == 1
+
+
+def test_a_chunk_that_was_lost_long_ago_keeps_nobody_from_erasing(
+    engine: TransitEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_chunks(monkeypatch)
+    states, ring_id, seed = new_records_ring(engine)
+    index = index_of(engine, erase(states, ring_id, TAGS))
+    lost = index.find(OTHERS[0])
+    engine.delete_state(record_entry_path(ring_id, lost.ref))
+    other = next(tag for tag in OTHERS if index.find(tag) is not lost)
+    erase(states, ring_id, [other])
+    check_records(states, ring_id, seed, gone=[other], kept=[])
+    with pytest.raises(KeyMissingError):
+        check_records(states, ring_id, seed, gone=[], kept=OTHERS[:1])
 
 
 # --- collecting -------------------------------------------------------------------------------------------------------

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from keyvault.errors import ConfigurationError, StoreError, StoreVersionError, U
 from keyvault.events import EventType, make_event
 from keyvault.scopes import ScopeKind
 from keyvault.states import KeyState
-from keyvault.store import destructions, intents, outbox, system
+from keyvault.store import destructions, intents, outbox, rings, system
 from keyvault.store import scopes as scope_store
 from keyvault.store.database import Database
 from keyvault.store.destructions import Destruction
@@ -250,3 +252,26 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="not a database"):
         database.check_version()
     database.close()
+
+
+def test_creators_that_take_slots_of_one_ring_at_once_never_stand_in_each_others_way(store: Database) -> None:
+    """A creator notes its chunk and holds the ring open; that must not need a lock that another creator shares."""
+    creators = 6
+    ring_id = secrets.token_bytes(16)
+    store.write(lambda c: rings.announce(c, ring_id, incarnation=1, capacity=4096, month=None))
+    begin = Barrier(creators)
+    attempts: list[int] = []
+
+    def create(number: int) -> None:
+        def work(connection: sa.Connection) -> None:
+            attempts.append(number)
+            assert rings.take_slots(connection, {ring_id: number}) == {ring_id}
+
+        begin.wait(timeout=10)
+        for _ in range(5):
+            store.write(work)
+
+    with ThreadPoolExecutor(creators) as pool:
+        list(pool.map(create, range(1, creators + 1)))
+    assert len(attempts) == creators * 5, "a transaction was ended by a deadlock, and run again"
+    assert store.read(lambda c: rings.by_id(c, [ring_id]))[ring_id].chunks == creators

@@ -4,36 +4,47 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from keyvault import KeyVault
 from keyvault.events import EventType
 from keyvault.results import values_of
 from keyvault.scopes import Scope
 from keyvault.store import outbox
 from keyvault.transit.embedded import EmbeddedEngine
+from keyvault.wrapped import CustodyCode
 from shredder.destroy import Destroyer
 from tests.docs.documents import ROOT, Block, blocks
 from tests.homes import embedded_home
 
 PAGE = ROOT / "docs" / "events.md"
 CONSUMER = "consumer/acct-001/+15551000862"
+OTHER = "consumer/acct-001/+15551000863"
+MOVED = "consumer/acct-001/+15551000865"
+NEIGHBOUR = "consumer/acct-001/+15551000864"
 COMMON = {"v", "id", "type", "at", "policy"}
 
 
 @pytest.fixture
 def emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[dict[str, Any]]]:
     """One home's events, of every type, by type."""
-    home = embedded_home(tmp_path)
+    home = embedded_home(tmp_path, custody="dedicated")
     month = f"communications/acct-001/{datetime.now(UTC):%Y-%m}"
     with home.vault() as vault:
-        values_of(vault.ensure_scopes([month, CONSUMER]))
+        values_of(vault.ensure_scopes([month, CONSUMER, MOVED]))
         values_of(vault.suspend([CONSUMER]))
         values_of(vault.resume([CONSUMER]))
+        values_of(vault.migrate_scopes([month, MOVED]))
+        values_of(vault.suspend_records(month, ["r-1"]))
+        values_of(vault.resume_records(month, ["r-1"]))
     with home.opened() as opened:
+        in_rings = KeyVault(replace(opened, custody=opened.custodies[CustodyCode.RING]))
+        values_of(in_rings.ensure_scopes([OTHER, NEIGHBOUR]))
         destroyer = Destroyer(opened)
         with monkeypatch.context() as patch:
             patch.setattr(EmbeddedEngine, "delete_keys", lambda _self, names: [None for _ in names])
@@ -41,6 +52,8 @@ def emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[d
         lost = values_of(opened.custody.prepare([Scope.parse(CONSUMER)]))
         opened.database.write(lambda c: (opened.custody.bind(c, lost), opened.custody.discard(c, lost)))
         destroyer.finish_pending()
+        destroyer.destroy_records(month, ["r-1"], ticket="T-18", requested_by="ada")
+        destroyer.destroy([OTHER, MOVED], ticket="T-19", requested_by="ada")
         bodies = opened.database.read(outbox.bodies)
     events: dict[str, list[dict[str, Any]]] = {}
     for _, body in bodies:
@@ -62,7 +75,7 @@ def shape(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: shape(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [shape(value[0])]
+        return [shape(item) for item in value[:1]]
     return type(value).__name__
 
 

@@ -130,19 +130,24 @@ def slow_home(opened: Home, clock: ManualClock, at: str) -> Home:
     return replace(slow, clock=clock)
 
 
-def test_keys_that_come_after_the_lease_are_not_given_out(tmp_path: Path) -> None:
-    home = embedded_home(tmp_path)
+@pytest.mark.parametrize(
+    ("custody", "slow_to_issue", "slow_to_give_back"),
+    [("dedicated", "before generate_data_keys", "after decrypt"), ("ring", "before get_state", "after decrypt")],
+)
+def test_keys_that_come_after_the_lease_are_not_given_out(
+    tmp_path: Path, custody: str, slow_to_issue: str, slow_to_give_back: str
+) -> None:
+    home = embedded_home(tmp_path, custody=custody)
     with home.opened() as opened:
         vault = KeyVault(opened)
         values_of(vault.ensure_scopes([NAME]))
         request = KeyRequest(scopes=(NAME,))
         key = values_of(vault.generate_data_keys([request]))[0]
-        slow = KeyVault(slow_home(opened, ManualClock(START), "before generate_data_keys"))
         with pytest.raises(Unavailable):
-            slow.generate_data_keys([request])
+            KeyVault(slow_home(opened, ManualClock(START), slow_to_issue)).generate_data_keys([request])
         with pytest.raises(Unavailable):
-            slow.seal(b"x", [NAME])
-        slow = KeyVault(slow_home(opened, ManualClock(START), "after decrypt"))
+            KeyVault(slow_home(opened, ManualClock(START), slow_to_issue)).seal(b"x", [NAME])
+        slow = KeyVault(slow_home(opened, ManualClock(START), slow_to_give_back))
         with pytest.raises(Unavailable):
             slow.unwrap_data_keys([UnwrapRequest(wrapped=key.wrapped)])
         assert values_of(vault.unwrap_data_keys([UnwrapRequest(wrapped=key.wrapped)])) == [key.plaintext]

@@ -263,7 +263,7 @@ def test_derivation_leaves_no_secret_behind(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_repr_shows_no_key() -> None:
     assert repr(KEY) == "WrappingKey(scopes=2)"
-    assert KEY.header is HEADER
+    assert KEY.header == HEADER
 
 
 def test_secrets_may_be_any_bytes() -> None:

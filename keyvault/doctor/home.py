@@ -11,7 +11,6 @@ import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,28 +18,16 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from keyvault.errors import KeyMissingError, KeyVaultError, PermissionDeniedError
+from keyvault.doctor.check import Check
+from keyvault.doctor.keys import TOGETHER, check_together
+from keyvault.errors import KeyMissingError, KeyVaultError
 from keyvault.home import CREDENTIALS_DIR, ENGINE_FILE, make_clock, open_engine, read_credentials, vault_settings
 from keyvault.settings import FILE_NAME, Settings, load_settings
-from keyvault.states import KeyState
-from keyvault.store import intents, system, tables
-from keyvault.store import scopes as scope_store
+from keyvault.store import system, tables
 from keyvault.store.database import Database
-from keyvault.system_keys import SYSTEM_KEY, load_system_keys
-from keyvault.transit.base import TransitEngine
 
 PAGE = 1_000
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
-    """One thing looked at. `ok` is None where it could not be checked; `remedy` says how to mend what is not ok."""
-
-    name: str
-    ok: bool | None
-    detail: str
-    remedy: str = ""
 
 
 def check_home(directory: Path, *, admin_token: str | None = None) -> list[Check]:
@@ -55,8 +42,8 @@ def check_home(directory: Path, *, admin_token: str | None = None) -> list[Check
     checks += _check_engine_itself(directory, settings, admin_token)
     if not store_is_good:
         reason = "not checked: the store has to be mended first"
-        return [*checks, *(Check(name=name, ok=None, detail=reason) for name in _TOGETHER)]
-    return [*checks, *_check_together(directory, settings, admin_token)]
+        return [*checks, *(Check(name=name, ok=None, detail=reason) for name in TOGETHER)]
+    return [*checks, *check_together(directory, settings, admin_token)]
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -196,112 +183,3 @@ def _check_engine_itself(directory: Path, settings: Settings, admin_token: str |
         yield Check(name="engine: Vault's settings", ok=False, detail=str(error), remedy=f"correct {FILE_NAME}")
         return
     yield from (Check(name=f"engine: {c.name}", ok=c.ok, detail=c.detail, remedy=c.remedy) for c in found)
-
-
-# --- store and engine together -------------------------------------------------------------------------------------------
-
-_SYSTEM_KEYS = "system keys are the ones this store was made with"
-_MISSING = "every live scope has its key"
-_RETURNED = "no destroyed scope has a key"
-_STRAYS = "every key in the engine belongs to something"
-_TOGETHER = (_SYSTEM_KEYS, _MISSING, _RETURNED, _STRAYS)
-
-
-def _check_together(directory: Path, settings: Settings, admin_token: str | None) -> Iterator[Check]:
-    with closing(Database(settings.store)) as database:
-        yield from _check_destructions(database)
-        try:
-            engine = _listing_engine(directory, settings, admin_token)
-        except KeyVaultError as error:
-            yield from (Check(name=name, ok=None, detail=f"not checked: {error}") for name in _TOGETHER)
-            return
-        with closing(engine):
-            yield _check_system_keys(database, engine)
-            yield from _check_keys(database, engine)
-
-
-def _listing_engine(directory: Path, settings: Settings, admin_token: str | None) -> TransitEngine:
-    """Open the engine as somebody who may list keys: the administrator, or the shredder."""
-    if settings.engine == "vault" and admin_token:
-        from keyvault.transit.hashicorp import HashicorpEngine, TokenCredentials
-
-        return HashicorpEngine(vault_settings(settings), TokenCredentials(token=admin_token))
-    return open_engine(directory, settings, role="shredder")
-
-
-def _check_destructions(database: Database) -> Iterator[Check]:
-    paused, pending, unused = database.read(
-        lambda c: (system.is_paused(c), scope_store.count_by_state(c)[KeyState.DEACTIVATED], intents.count(c))
-    )
-    remedy = "run `keyvault destroy resume`"
-    yield Check(name="destructions run", ok=not paused, detail="paused" if paused else "not paused", remedy=remedy)
-    yield Check(name="no destruction is pending", ok=pending == 0, detail=f"{pending} pending", remedy=remedy)
-    detail = f"{unused}; the next destruction deletes those that nobody is using"
-    yield Check(name="unused keys", ok=True, detail=detail if unused else "0")
-
-
-def _check_system_keys(database: Database, engine: TransitEngine) -> Check:
-    remedy = "point the home to its own engine, or restore the engine and the store that belong together"
-    try:
-        row = database.read(system.load)
-        load_system_keys(engine).verify({} if row is None else row.check_values)
-    except KeyVaultError as error:
-        return Check(name=_SYSTEM_KEYS, ok=False, detail=str(error), remedy=remedy)
-    return Check(name=_SYSTEM_KEYS, ok=True, detail="their check values match")
-
-
-def _check_keys(database: Database, engine: TransitEngine) -> Iterator[Check]:
-    try:
-        # Rows first: what is created between the two readings is then a key more, and never a key that is missing.
-        live, gone = _references(database)
-        keys = set(engine.list_keys()) - {SYSTEM_KEY}
-        held = live | gone | database.read(_references_of_intents) | _references(database)[0]
-    except PermissionDeniedError as error:
-        yield from (
-            Check(name=name, ok=None, detail=f"not checked: {error}") for name in (_MISSING, _RETURNED, _STRAYS)
-        )
-        return
-    except KeyVaultError as error:
-        remedy = "see what the message says; then run this again"
-        yield from (
-            Check(name=name, ok=False, detail=str(error), remedy=remedy) for name in (_MISSING, _RETURNED, _STRAYS)
-        )
-        return
-    older = "the database or the engine is an older copy, or the engine is another's: restore what belongs together"
-    missing, returned, strays = len(live - keys), len(gone & keys), len(keys - held)
-    yield Check(
-        name=_MISSING,
-        ok=missing == 0,
-        detail=f"ALARM: {missing} of {len(live)} keys are missing" if missing else f"{len(live)} scopes",
-        remedy=older,
-    )
-    yield Check(
-        name=_RETURNED,
-        ok=returned == 0,
-        detail=f"ALARM: {returned} keys of destroyed scopes are back" if returned else f"{len(gone)} destroyed scopes",
-        remedy=older,
-    )
-    yield Check(
-        name=_STRAYS,
-        ok=strays == 0,
-        detail=f"{strays} keys belong to no scope of this database" if strays else f"{len(keys)} keys",
-        remedy="the database is probably older than the engine: restore the newer one; never delete such keys by hand",
-    )
-
-
-def _references(database: Database) -> tuple[set[str], set[str]]:
-    """Return the keys of scopes that are usable, and of scopes that are destroyed; what is being destroyed is neither."""
-    live: set[str] = set()
-    gone: set[str] = set()
-    after = b""
-    while rows := database.read(partial(scope_store.page, after=after, limit=PAGE)):
-        live |= {row.key_ref for row in rows if row.key_ref and row.state in {KeyState.ACTIVE, KeyState.SUSPENDED}}
-        gone |= {row.key_ref for row in rows if row.key_ref and row.state is KeyState.DESTROYED}
-        after = rows[-1].id
-    return live, gone
-
-
-def _references_of_intents(connection: Connection) -> set[str]:
-    fenced = sa.select(tables.scopes.c.key_ref).where(tables.scopes.c.state == str(KeyState.DEACTIVATED))
-    query = sa.select(tables.intents.c.key_ref).union(fenced)
-    return {str(reference) for reference in connection.execute(query).scalars() if reference}

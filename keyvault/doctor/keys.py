@@ -1,0 +1,155 @@
+"""Store and engine together: whether each key that should be there is, and none that should not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from keyvault.custody.ring_sealing import key_name
+from keyvault.doctor import rings as ring_checks
+from keyvault.doctor.check import Check
+from keyvault.errors import KeyVaultError, PermissionDeniedError
+from keyvault.home import open_engine, vault_settings
+from keyvault.settings import Settings
+from keyvault.states import KeyState
+from keyvault.store import fenced_records, intents, rings, system, tables
+from keyvault.store import scopes as scope_store
+from keyvault.store.database import Database
+from keyvault.system_keys import SYSTEM_KEY, load_system_keys
+from keyvault.transit.base import TransitEngine
+
+PAGE = 1_000
+
+_SYSTEM_KEYS = "system keys are the ones this store was made with"
+_MISSING = "every live scope has its key"
+_RETURNED = "no destroyed scope has a key"
+_STRAYS = "every key in the engine belongs to something"
+TOGETHER = (_SYSTEM_KEYS, _MISSING, _RETURNED, _STRAYS, *ring_checks.NAMES)
+
+
+def check_together(directory: Path, settings: Settings, admin_token: str | None) -> Iterator[Check]:
+    """Look at destructions, system keys, the scopes' keys and the rings."""
+    with closing(Database(settings.store)) as database:
+        yield from _check_destructions(database)
+        try:
+            engine = _listing_engine(directory, settings, admin_token)
+        except KeyVaultError as error:
+            yield from (Check(name=name, ok=None, detail=f"not checked: {error}") for name in TOGETHER)
+            return
+        with closing(engine):
+            yield _check_system_keys(database, engine)
+            yield from _check_keys(database, engine)
+            yield from _check_rings(database, engine)
+
+
+def _listing_engine(directory: Path, settings: Settings, admin_token: str | None) -> TransitEngine:
+    """Open the engine as somebody who may list keys: the administrator, or the shredder."""
+    if settings.engine == "vault" and admin_token:
+        from keyvault.transit.hashicorp import HashicorpEngine, TokenCredentials
+
+        return HashicorpEngine(vault_settings(settings), TokenCredentials(token=admin_token))
+    return open_engine(directory, settings, role="shredder")
+
+
+def _check_destructions(database: Database) -> Iterator[Check]:
+    paused, pending, unused = database.read(
+        lambda c: (
+            system.is_paused(c),
+            scope_store.count_by_state(c)[KeyState.DEACTIVATED]
+            + fenced_records.count_by_state(c)[KeyState.DEACTIVATED],
+            intents.count(c),
+        )
+    )
+    remedy = "run `keyvault destroy resume`"
+    yield Check(name="destructions run", ok=not paused, detail="paused" if paused else "not paused", remedy=remedy)
+    yield Check(name="no destruction is pending", ok=pending == 0, detail=f"{pending} pending", remedy=remedy)
+    detail = f"{unused}; the next destruction deletes those that nobody is using"
+    yield Check(name="unused keys", ok=True, detail=detail if unused else "0")
+
+
+def _check_system_keys(database: Database, engine: TransitEngine) -> Check:
+    remedy = "point the home to its own engine, or restore the engine and the store that belong together"
+    try:
+        row = database.read(system.load)
+        load_system_keys(engine).verify({} if row is None else row.check_values)
+    except KeyVaultError as error:
+        return Check(name=_SYSTEM_KEYS, ok=False, detail=str(error), remedy=remedy)
+    return Check(name=_SYSTEM_KEYS, ok=True, detail="their check values match")
+
+
+def _check_keys(database: Database, engine: TransitEngine) -> Iterator[Check]:
+    try:
+        # Rows first: what is created between the two readings is then a key more, and never a key that is missing.
+        live, gone = _references(database)
+        keys = set(engine.list_keys()) - {SYSTEM_KEY}
+        held = live | gone | database.read(_references_of_intents) | _references(database)[0]
+    except PermissionDeniedError as error:
+        yield from (
+            Check(name=name, ok=None, detail=f"not checked: {error}") for name in (_MISSING, _RETURNED, _STRAYS)
+        )
+        return
+    except KeyVaultError as error:
+        remedy = "see what the message says; then run this again"
+        yield from (
+            Check(name=name, ok=False, detail=str(error), remedy=remedy) for name in (_MISSING, _RETURNED, _STRAYS)
+        )
+        return
+    older = "the database or the engine is an older copy, or the engine is another's: restore what belongs together"
+    missing, returned, strays = len(live - keys), len(gone & keys), len(keys - held)
+    yield Check(
+        name=_MISSING,
+        ok=missing == 0,
+        detail=f"ALARM: {missing} of {len(live)} keys are missing" if missing else f"{len(live)} keys",
+        remedy=older,
+    )
+    yield Check(
+        name=_RETURNED,
+        ok=returned == 0,
+        detail=f"ALARM: {returned} destroyed keys are back" if returned else f"{len(gone)} destroyed keys",
+        remedy=older,
+    )
+    yield Check(
+        name=_STRAYS,
+        ok=strays == 0,
+        detail=f"{strays} keys belong to nothing in this database" if strays else f"{len(keys)} keys",
+        remedy="the database is probably older than the engine: restore the newer one; never delete such keys by hand",
+    )
+
+
+def _check_rings(database: Database, engine: TransitEngine) -> Iterator[Check]:
+    try:
+        yield from list(ring_checks.check_rings(database, engine))
+    except PermissionDeniedError as error:
+        yield from (Check(name=name, ok=None, detail=f"not checked: {error}") for name in ring_checks.NAMES)
+    except KeyVaultError as error:
+        remedy = "see what the message says; then run this again"
+        yield from (Check(name=name, ok=False, detail=str(error), remedy=remedy) for name in ring_checks.NAMES)
+
+
+def _references(database: Database) -> tuple[set[str], set[str]]:
+    """Return the keys of scopes and rings that are usable, and of those that are destroyed; what is being destroyed is neither."""
+    live: set[str] = set()
+    gone: set[str] = set()
+    after = b""
+    while rows := database.read(partial(scope_store.page, after=after, limit=PAGE)):
+        live |= {row.key_ref for row in rows if row.key_ref and row.state in {KeyState.ACTIVE, KeyState.SUSPENDED}}
+        gone |= {row.key_ref for row in rows if row.key_ref and row.state is KeyState.DESTROYED}
+        after = rows[-1].id
+    for ring in database.read(rings.all_rings):
+        if ring.destroyed_at is not None:
+            gone.add(key_name(ring.id))
+        elif ring.opened_at is not None:
+            live.add(key_name(ring.id))
+    return live, gone
+
+
+def _references_of_intents(connection: Connection) -> set[str]:
+    fenced = sa.select(tables.scopes.c.key_ref).where(tables.scopes.c.state == str(KeyState.DEACTIVATED))
+    query = sa.select(tables.intents.c.key_ref).union(fenced)
+    spare = {key_name(ring_id) for ring_id in rings.all_ring_ids(connection)}
+    return spare | {str(reference) for reference in connection.execute(query).scalars() if reference}

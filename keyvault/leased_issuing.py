@@ -1,0 +1,135 @@
+"""Issuing from memory, for as long as a lease: for callers that seal many messages under the same scopes."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+
+from keyvault.admission import Targets
+from keyvault.clock import Clock
+from keyvault.custody.base import Custody
+from keyvault.errors import DecryptionFailedError, InvalidInputError, KeyVaultError
+from keyvault.formats import NONCE_BYTES, check_associated_data, wipe
+from keyvault.issuing import Admitted, Issuer, new_data_keys
+from keyvault.leased_keys import LeasedKeys
+from keyvault.leases import LeaseAnchor
+from keyvault.results import caught
+from keyvault.store.database import Database
+from keyvault.system_keys import SystemKeys
+from keyvault.values import DataKey, KeyRequest, UnwrapRequest
+from keyvault.wrapped import WrappedKey, parse_wrapped
+from keyvault.wrapping import TargetKeys, WrappingKeys, target_keys
+
+
+class LeasedIssuer(Issuer):
+    """Keeps the wrapping keys that it admitted, and answers with them until their lease ends (G3). Thread-safe."""
+
+    def __init__(
+        self,
+        database: Database,
+        custodies: Mapping[int, Custody],
+        keys: SystemKeys,
+        clock: Clock,
+        leases: LeaseAnchor,
+        *,
+        kept: LeasedKeys,
+    ) -> None:
+        """As `Issuer`; `kept` is this issuer's own."""
+        super().__init__(database, custodies, keys, clock, leases)
+        self._kept = kept
+
+    def close(self) -> None:
+        """Wipe what is kept in memory."""
+        self._kept.close()
+
+    def generate(self, requests: Sequence[KeyRequest]) -> list[DataKey | KeyVaultError]:
+        """Give fresh 32-byte data keys, from what is kept where it is kept."""
+        keys = new_data_keys(len(requests))
+        kept, now, soonest = self._kept.usable(), self._clock.now(), math.inf
+        nonces = os.urandom(NONCE_BYTES * len(requests))
+        results: list[DataKey | KeyVaultError] = []
+        left: list[int] = []
+        for index, (request, key) in enumerate(zip(requests, keys, strict=True)):
+            found = kept.get((request.scopes, request.record, request.purpose))
+            if found is None or (found.due_at is not None and found.due_at <= now):
+                left.append(index)
+                results.append(_NOT_KEPT)
+                continue
+            nonce = nonces[index * NONCE_BYTES : index * NONCE_BYTES + NONCE_BYTES]
+            try:
+                if request.associated_data:
+                    check_associated_data(request.associated_data)
+                results.append(DataKey(key, found.key.wrap_under(nonce, key, request.associated_data)))
+            except KeyVaultError as error:
+                left.append(
+                    index
+                )  # another thread has dropped the key, or the request is malformed: the other way tells
+                results.append(error)
+            soonest = min(soonest, found.expires)
+        if not self._kept.still_usable(soonest):
+            return self._wrap(requests, keys)
+        if left:
+            made = self._wrap([requests[index] for index in left], [keys[index] for index in left])
+            for index, result in zip(left, made, strict=True):
+                results[index] = result
+        return results
+
+    def unwrap(self, requests: Sequence[UnwrapRequest]) -> list[bytearray | KeyVaultError]:
+        """Give back data keys, from what is kept where it is kept."""
+        parsed = [caught(parse_wrapped, request.wrapped) for request in requests]
+        kept, soonest = self._kept.usable(), math.inf
+        results: dict[int, bytearray | KeyVaultError] = {}
+        for index, (item, request) in enumerate(zip(parsed, requests, strict=True)):
+            if isinstance(item, KeyVaultError):
+                results[index] = item
+            elif found := kept.get((item.header.encoded, request.purpose)):
+                opened = caught(found.key.unwrap, item, request.associated_data)
+                if isinstance(opened, bytearray | DecryptionFailedError | InvalidInputError):
+                    results[index] = opened
+                    soonest = min(soonest, found.expires)
+        if not self._kept.still_usable(soonest):
+            for opened in results.values():
+                if isinstance(opened, bytearray):
+                    wipe(opened)
+            return self._unwrap(parsed, requests)
+        left = [index for index in range(len(requests)) if index not in results]
+        if left:
+            made = self._unwrap([parsed[index] for index in left], [requests[index] for index in left])
+            results |= zip(left, made, strict=True)
+        return [results[index] for index in range(len(requests))]
+
+    def _after_wrapping(
+        self,
+        anchor: float,
+        requests: Sequence[KeyRequest],
+        admitted: Sequence[Targets | KeyVaultError],
+        wrapping_keys: WrappingKeys[TargetKeys],
+    ) -> None:
+        """Keep each wrapping key under the form of the request that it was admitted for."""
+        for request, targets in zip(requests, admitted, strict=True):
+            if isinstance(targets, KeyVaultError):
+                continue
+            key = wrapping_keys.pop(target_keys(targets), None)
+            if key is not None and not isinstance(key, KeyVaultError):
+                due = min((row.due_at for row, _ in targets if row.due_at is not None), default=None)
+                self._kept.keep((request.scopes, request.record, request.purpose), key, anchor=anchor, due_at=due)
+
+    def _after_unwrapping(
+        self,
+        anchor: float,
+        requests: Sequence[UnwrapRequest],
+        admitted: Sequence[Admitted | KeyVaultError],
+        wrapping_keys: WrappingKeys[bytes],
+    ) -> None:
+        """Keep each wrapping key under the header that it belongs to."""
+        for request, item in zip(requests, admitted, strict=True):
+            if isinstance(item, KeyVaultError):
+                continue
+            wrapped: WrappedKey = item[0]
+            key = wrapping_keys.pop(wrapped.header.encoded, None)
+            if key is not None and not isinstance(key, KeyVaultError):
+                self._kept.keep((wrapped.header.encoded, request.purpose), key, anchor=anchor)
+
+
+_NOT_KEPT = KeyVaultError("not kept under a lease")

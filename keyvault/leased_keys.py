@@ -1,0 +1,83 @@
+"""Wrapping keys that a process keeps for one lease: what it was allowed once is allowed until the lease it rests on ends (G3).
+
+A lease begins before the read of the database that the key was admitted on, and nothing here renews it. Whoever fences a scope adds one
+lease, and what clocks may differ by, to the time of the fence; by then no process that keeps keys here has one of that scope.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+from datetime import datetime
+from typing import NamedTuple
+
+from keyvault.clock import Clock
+from keyvault.expiry import ExpiryTimer
+from keyvault.wrapped import WrappingKey
+
+LIMIT = 32_768
+"""Keys kept a cache, some 1.5 kB each."""
+
+
+class LeasedKey(NamedTuple):
+    """A wrapping key, until when it may be used (on the clock that only runs forward), and when its first scope is due."""
+
+    key: WrappingKey
+    expires: float
+    due_at: datetime | None
+
+    def __repr__(self) -> str:
+        return f"LeasedKey(expires={self.expires})"
+
+
+class LeasedKeys:
+    """A bounded cache. Thread-safe; what is dropped is wiped, and what has expired is dropped, also in a process that idles."""
+
+    def __init__(self, clock: Clock, *, ttl: float, limit: int = LIMIT) -> None:
+        """Keep at most `limit` keys, each for `ttl` seconds from its lease's anchor."""
+        self._clock = clock
+        self._ttl = ttl
+        self._limit = limit
+        self._keys: dict[Hashable, LeasedKey] = {}
+        self._lock = threading.Lock()
+        self._timer = ExpiryTimer(self._sweep)
+
+    def usable(self) -> dict[Hashable, LeasedKey]:
+        """Return the keys that may be used at this moment; the caller asks `still_usable` before it gives out what it made."""
+        self._sweep()
+        return self._keys
+
+    def still_usable(self, expires: float) -> bool:
+        """Tell whether a lease that ends at `expires` has not ended yet."""
+        return self._clock.monotonic() < expires
+
+    def keep(self, name: Hashable, key: WrappingKey, *, anchor: float, due_at: datetime | None = None) -> None:
+        """Keep a key that was admitted by a read after `anchor`; the cache wipes it from here on."""
+        with self._lock:
+            old = self._keys.pop(name, None)
+            self._keys[name] = LeasedKey(key, anchor + self._ttl, due_at)
+            dropped = [] if old is None else [old]
+            while len(self._keys) > self._limit:
+                dropped.append(self._keys.pop(next(iter(self._keys))))
+        for leased in dropped:
+            leased.key.wipe()
+        self._timer.arm(self._ttl)
+
+    def close(self) -> None:
+        """Wipe everything."""
+        self._timer.close()
+        with self._lock:
+            for leased in self._keys.values():
+                leased.key.wipe()
+            self._keys.clear()
+
+    def _sweep(self) -> float | None:
+        """Wipe what has expired; return when the next does."""
+        now = self._clock.monotonic()
+        with self._lock:
+            for name, leased in list(self._keys.items()):
+                if leased.expires > now:
+                    return leased.expires - now  # they stand in the order in which they expire
+                del self._keys[name]
+                leased.key.wipe()
+        return None
