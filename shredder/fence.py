@@ -8,14 +8,14 @@ the bound that certificates state.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
 from sqlalchemy.engine import Connection
 
+from keyvault.concurrency import one_ahead
 from keyvault.custody.former import named_in
 from keyvault.errors import (
     DestructionPausedError,
@@ -57,19 +57,14 @@ def fence(home: Home, rows: Sequence[ScopeRow], cause: Cause) -> dict[bytes, byt
     and those after it are untouched. While one group is written, the openings of the next are sealed.
     """
     ordered = sorted(rows, key=lambda row: (row.custody, row.ring_id or b"", row.slot or 0))
-    groups = list(chunks(ordered, MAX_SCOPES_PER_EVENT))
     fenced: dict[bytes, bytes] = {}
-    with ThreadPoolExecutor(1) as writer:
-        writing: list[Future[dict[bytes, bytes]]] = []
-        for group in groups:
-            mark = partial(
-                _mark, group=group, destruction=_new_destruction(home, cause), openings=_openings(home, group)
-            )
-            if writing:
-                fenced |= writing.pop().result()
-            writing.append(writer.submit(home.database.write, mark))
-        for last in writing:
-            fenced |= last.result()
+
+    def prepared(group: Sequence[ScopeRow]) -> Callable[[], dict[bytes, bytes]]:
+        mark = partial(_mark, group=group, destruction=_new_destruction(home, cause), openings=_openings(home, group))
+        return partial(home.database.write, mark)
+
+    for marked in one_ahead(map(prepared, chunks(ordered, MAX_SCOPES_PER_EVENT))):
+        fenced |= marked
     return fenced
 
 
