@@ -105,13 +105,10 @@ class ScopeCreator:
     def _create(self, missing: Sequence[_Wanted]) -> dict[Scope, ScopeRow | KeyVaultError]:
         """Try to create; a scope that is in neither values nor errors lost a race and is looked up again.
 
-        While one group is written to the database, the next is drafted, and keys are made for the one after that. They go in order of
-        look-ups, so that creators of the same names meet in the same order, and slots are given out in the order in which rows go in,
-        which keeps their index dense.
+        While one group is written to the database, the next is drafted, and keys are made for the one after that.
         """
         results: dict[Scope, ScopeRow | KeyVaultError] = {}
-        ordered = sorted(missing, key=lambda wanted: wanted.lookup)
-        groups = list(chunks(ordered, GROUP))
+        groups = list(chunks(missing, GROUP))
         prepared = one_ahead(partial(self._custody.prepare, [wanted.scope for wanted in group]) for group in groups)
         drafted = (self._draft(group, placements, results) for group, placements in zip(groups, prepared, strict=True))
         for written in one_ahead(partial(self._write, drafts) for drafts in drafted):
