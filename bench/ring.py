@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import ring_issuing, ring_records, ring_scale, ring_shredding
+from bench import ring_cost, ring_issuing, ring_records, ring_scale, ring_shredding
 from bench.rows import Row
 from tests.homes import TestHome, vault_home
 from tests.servers import PostgresServer, VaultServer
@@ -23,6 +23,7 @@ PARTS: dict[str, Part] = {
     "shredding": ring_shredding.run,
     "records": ring_records.run,
     "scale": ring_scale.run,
+    "cost": ring_cost.run,
 }
 
 

@@ -53,7 +53,7 @@ def month() -> str:
 
 def leased(path: Path) -> KeyVault:
     """Open a home whose vault keeps admitted scopes for its lease."""
-    return open_vault(path)
+    return open_vault(path, leased=True)
 
 
 def vault_rate(home: TestHome, server: VaultServer) -> float:

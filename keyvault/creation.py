@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
 from datetime import datetime
 from functools import cache, partial
 from typing import NamedTuple
@@ -18,6 +16,7 @@ from typing import NamedTuple
 from sqlalchemy.engine import Connection
 
 from keyvault.clock import Clock
+from keyvault.concurrency import one_ahead
 from keyvault.custody.base import Custody, Identity, Placement
 from keyvault.errors import (
     KeyVaultError,
@@ -106,26 +105,23 @@ class ScopeCreator:
     def _create(self, missing: Sequence[_Wanted]) -> dict[Scope, ScopeRow | KeyVaultError]:
         """Try to create; a scope that is in neither values nor errors lost a race and is looked up again.
 
-        While one group is written to the database, the next is prepared. They go in order of look-ups, so that creators of the same
-        names meet in the same order, and slots are given out in the order in which rows go in, which keeps their index dense.
+        While one group is written to the database, the next is drafted, and keys are made for the one after that.
         """
         results: dict[Scope, ScopeRow | KeyVaultError] = {}
-        ordered = sorted(missing, key=lambda wanted: wanted.lookup)
-        if len(ordered) <= GROUP:
-            return self._write(self._draft(ordered, results)) | results
-        with ThreadPoolExecutor(1) as writer:
-            writing: list[Future[dict[Scope, ScopeRow | KeyVaultError]]] = []
-            for group in chunks(ordered, GROUP):
-                drafts = self._draft(group, results)
-                if writing:
-                    results |= writing.pop().result()
-                writing.append(writer.submit(copy_context().run, self._write, drafts))
-            results |= writing.pop().result()
+        groups = list(chunks(missing, GROUP))
+        prepared = one_ahead(partial(self._custody.prepare, [wanted.scope for wanted in group]) for group in groups)
+        drafted = (self._draft(group, placements, results) for group, placements in zip(groups, prepared, strict=True))
+        for written in one_ahead(partial(self._write, drafts) for drafts in drafted):
+            results |= written
         return results
 
-    def _draft(self, group: Sequence[_Wanted], results: dict[Scope, ScopeRow | KeyVaultError]) -> _Drafts:
-        """Make keys, rows and events; what cannot be made goes into `results`."""
-        placements = self._custody.prepare([wanted.scope for wanted in group])
+    def _draft(
+        self,
+        group: Sequence[_Wanted],
+        placements: Sequence[Placement | KeyVaultError],
+        results: dict[Scope, ScopeRow | KeyVaultError],
+    ) -> _Drafts:
+        """Make rows and events; what cannot be made goes into `results`."""
         placed = []
         for wanted, placement in zip(group, placements, strict=True):
             if isinstance(placement, KeyVaultError):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -16,6 +15,7 @@ from itertools import groupby
 from sqlalchemy.engine import Connection
 
 from keyvault.admission import tag_of
+from keyvault.concurrency import side_by_side
 from keyvault.custody.base import Custody
 from keyvault.errors import (
     DestructionError,
@@ -239,12 +239,12 @@ class Destroyer:
         causes = stamp(self._home, {destroy_id for _, destroy_id in known.values()}) if known else {}
         outcomes: dict[Key, Outcome] = {}
         batches = list(self._batches(wanted, known))
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            for finished in pool.map(lambda batch: self._finish_batch(batch, known, causes), batches):
-                outcomes |= {(outcome.scope_id, outcome.record_tag): outcome for outcome in finished}
-                if progress is not None:
-                    progress(len(finished))
-        self._home.database.confirm(self._home.node)
+        for finished in side_by_side(lambda batch: self._finish_batch(batch, known, causes), batches, AT_ONCE):
+            outcomes |= {(outcome.scope_id, outcome.record_tag): outcome for outcome in finished}
+            if progress is not None:
+                progress(len(finished))
+        if known.keys() < set(wanted):
+            self._home.database.confirm(self._home.node)
         self._home.database.forget_deleted()
         return [outcomes[key] for key in wanted]
 

@@ -68,8 +68,8 @@ def finish(
 ) -> list[Outcome]:
     """Erase, prove and acknowledge what is fenced.
 
-    `pending` gives the id of each one's destruction, `rows` the scopes by id as they were at any time, `causes` the stamped
-    destructions by id.
+    `pending` gives the id of each one's destruction, `rows` the scopes by id as they were fenced: where their keys sit
+    does not change after that. `causes` are the stamped destructions by id.
     """
     erasure = new_event_id()
     with audit_event(erasure):

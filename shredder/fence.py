@@ -8,14 +8,14 @@ the bound that certificates state.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
 from sqlalchemy.engine import Connection
 
+from keyvault.concurrency import one_ahead
 from keyvault.custody.former import named_in
 from keyvault.errors import (
     DestructionPausedError,
@@ -52,24 +52,19 @@ class Cause:
 def fence(home: Home, rows: Sequence[ScopeRow], cause: Cause) -> dict[bytes, bytes]:
     """Fence live scopes in groups of at most 1,000, ring by ring; return the id of each one's destruction, by its own.
 
-    Left out are those that another run has fenced first, and those that are fenced now but are not as `rows` says any more, because
-    they were moved to another custody meanwhile: their rows are to be read again. Raises `DestructionPausedError` while destructions are paused: that group
+    Left out are those that another run has fenced first, and those that were moved to a ring since `rows` were read: they are fenced,
+    but their rows must be read again. Raises `DestructionPausedError` while destructions are paused: that group
     and those after it are untouched. While one group is written, the openings of the next are sealed.
     """
     ordered = sorted(rows, key=lambda row: (row.custody, row.ring_id or b"", row.slot or 0))
-    groups = list(chunks(ordered, MAX_SCOPES_PER_EVENT))
     fenced: dict[bytes, bytes] = {}
-    with ThreadPoolExecutor(1) as writer:
-        writing: list[Future[dict[bytes, bytes]]] = []
-        for group in groups:
-            mark = partial(
-                _mark, group=group, destruction=_new_destruction(home, cause), openings=_openings(home, group)
-            )
-            if writing:
-                fenced |= writing.pop().result()
-            writing.append(writer.submit(home.database.write, mark))
-        for last in writing:
-            fenced |= last.result()
+
+    def prepared(group: Sequence[ScopeRow]) -> Callable[[], dict[bytes, bytes]]:
+        mark = partial(_mark, group=group, destruction=_new_destruction(home, cause), openings=_openings(home, group))
+        return partial(home.database.write, mark)
+
+    for marked in one_ahead(map(prepared, chunks(ordered, MAX_SCOPES_PER_EVENT))):
+        fenced |= marked
     return fenced
 
 
@@ -128,7 +123,7 @@ def _mark(
     destruction: Destruction,
     openings: Mapping[bytes, bytes],
 ) -> dict[bytes, bytes]:
-    """Fence what is still live of the group; return `destruction`'s id for each that is as the group says."""
+    """Fence what is still live of the group; return what was, and still sits where its row says, with `destruction`'s id."""
     _check_not_paused(connection)
     live = scope_store.lock_in_state(connection, [row.id for row in group], LIVE)
     if not live:
@@ -138,7 +133,7 @@ def _mark(
     kept = {scope: sealed for scope, sealed in openings.items() if scope in live}
     destructions.keep_openings(connection, kept, until=destruction.created_at + BACKUP_HORIZON)
     _tell(connection, destruction, [row for row in group if row.id in live], [])
-    return {row.id: destruction.id for row in group if live.get(row.id) == row.custody}
+    return {row.id: destruction.id for row in group if live.get(row.id) == (row.custody, row.ring_id, row.slot)}
 
 
 def _mark_records(

@@ -11,9 +11,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -21,6 +19,7 @@ from functools import partial
 from sqlalchemy.engine import Connection
 
 from keyvault.clock import Clock
+from keyvault.concurrency import side_by_side
 from keyvault.custody.base import Proof, Target
 from keyvault.custody.ring_records import erase_records, read_records_many
 from keyvault.custody.ring_sealing import LoadedRing
@@ -84,13 +83,8 @@ class RingShredder:
         for target in targets:
             groups[target.row.ring_id or b""].append(target)
         outcomes: Outcomes = {}
-        with ThreadPoolExecutor(PARALLEL_RINGS) as pool:
-            running = [
-                pool.submit(copy_context().run, partial(self._destroy_in, ring_id, some))
-                for ring_id, some in groups.items()
-            ]
-            for done in running:
-                outcomes |= done.result()
+        for done in side_by_side(lambda group: self._destroy_in(*group), list(groups.items()), PARALLEL_RINGS):
+            outcomes |= done
         return [outcomes[target.key] for target in targets]
 
     def _destroy_in(self, ring_id: bytes, targets: Sequence[Target]) -> Outcomes:

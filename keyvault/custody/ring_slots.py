@@ -72,12 +72,15 @@ class SlotAllocator:
 
     def take(self, scopes: Sequence[Scope]) -> list[Placement]:
         """Return a slot for each scope. Raises `RestoreDetected`, `Unavailable`, and what the engine raises."""
+        months = [_month(scope) for scope in scopes]
         with self._lock:
-            slots = {month: iter(self._take(month, count)) for month, count in Counter(map(_month, scopes)).items()}
-        return [next(slots[_month(scope)]) for scope in scopes]
+            slots = {month: iter(self._take(month, count)) for month, count in Counter(months).items()}
+        return [next(slots[month]) for month in months]
 
     def forget(self, ring_ids: set[bytes]) -> None:
         """Give out no more slots of rings that were closed."""
+        if not ring_ids:
+            return  # without waiting for the lock, which is held while slots are reserved
         with self._lock:
             for month in [month for month, chunk in self._chunks.items() if chunk.ring_id in ring_ids]:
                 del self._chunks[month]

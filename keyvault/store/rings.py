@@ -137,8 +137,9 @@ def all_ring_ids(connection: Connection) -> set[bytes]:
 
 def content(connection: Connection, ring_id: bytes) -> RingContent:
     """Return what is known of a ring's scopes; records that are proven gone already are left out."""
-    slots = connection.execute(sa.select(scopes.c.slot, scopes.c.state).where(scopes.c.ring_id == ring_id)).all()
-    ended = frozenset(slot for slot, state in slots if state in ENDED)
+    in_ring = sa.select(scopes.c.slot).where(scopes.c.ring_id == ring_id)
+    ended = frozenset(connection.execute(in_ring.where(scopes.c.state.in_(ENDED))).scalars())
+    live: int | None = connection.execute(in_ring.where(scopes.c.state.not_in(ENDED)).limit(1)).scalar()
     query = (
         sa.select(scopes.c.slot, scopes.c.id, fenced_records.c.tag)
         .join(fenced_records, fenced_records.c.scope_id == scopes.c.id)
@@ -154,15 +155,17 @@ def content(connection: Connection, ring_id: bytes) -> RingContent:
     return RingContent(
         ended=ended,
         erased={place: frozenset(tags) for place, tags in erased.items()},
-        live=next((slot for slot, state in slots if state not in ENDED), None),
+        live=live,
     )
 
 
 def note_state(connection: Connection, ring_id: bytes, *, epoch: int, version: int) -> None:
     """Remember how far a ring's state and transit key have come; never goes back."""
-    connection.execute(sa.update(rings).where(rings.c.id == ring_id, rings.c.epoch < epoch).values(epoch=epoch))
+    further = {rings.c.epoch: epoch, rings.c.highest_version: version}
     connection.execute(
-        sa.update(rings).where(rings.c.id == ring_id, rings.c.highest_version < version).values(highest_version=version)
+        sa.update(rings)
+        .where(rings.c.id == ring_id, sa.or_(*(column < seen for column, seen in further.items())))
+        .values({column: sa.case((column < seen, seen), else_=column) for column, seen in further.items()})
     )
 
 

@@ -108,14 +108,19 @@ def _take_back_used(connection: Connection, ids: set[bytes]) -> set[bytes]:
     return taken
 
 
-def lock_in_state(connection: Connection, ids: Iterable[bytes], states: Sequence[KeyState]) -> dict[bytes, int]:
-    """Return the custody of those of these rows that are in one of `states`, and keep that true until the transaction ends."""
-    locked: dict[bytes, int] = {}
+def lock_in_state(
+    connection: Connection, ids: Iterable[bytes], states: Sequence[KeyState]
+) -> dict[bytes, tuple[int, bytes | None, int | None]]:
+    """Return which of these rows are in one of `states`, and keep that true until the transaction ends.
+
+    With custody, ring and slot, which may have changed since a row was read, and do not after this.
+    """
+    locked: dict[bytes, tuple[int, bytes | None, int | None]] = {}
     for condition in conditions(connection, scopes.c.id, ids):
-        query = sa.select(scopes.c.id, scopes.c.custody).where(
-            condition, scopes.c.state.in_([str(state) for state in states])
-        )
-        locked |= {row.id: row.custody for row in connection.execute(query.order_by(scopes.c.id).with_for_update())}
+        query = sa.select(scopes.c.id, scopes.c.custody, scopes.c.ring_id, scopes.c.slot)
+        query = query.where(condition, scopes.c.state.in_([str(state) for state in states]))
+        for scope_id, *place in connection.execute(query.order_by(scopes.c.id).with_for_update()):
+            locked[scope_id] = tuple(place)
     return locked
 
 

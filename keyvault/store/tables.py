@@ -139,7 +139,6 @@ scopes = Table(
 SHAPED_BY_DIALECT = frozenset({"uq_scopes_key_ref", "uq_scopes_lookup_generation", "uq_scopes_live_lookup"})
 Index("uq_scopes_live_lookup", scopes.c.lookup, unique=True, sqlite_where=LIVE)
 Index("ix_scopes_due_at", scopes.c.due_at)
-Index("ix_scopes_account", scopes.c.account)
 Index("ix_scopes_pending", scopes.c.destroy_id, sqlite_where=text("state = 'deactivated'"))
 
 rings = Table(

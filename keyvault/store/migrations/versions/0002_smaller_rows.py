@@ -38,7 +38,7 @@ def upgrade() -> None:
     op.execute(STAMPS)
     for table, column in (("scopes", "fenced_at"), ("scopes", "lease_bound"), ("fenced_records", "fenced_at")):
         op.drop_column(table, column)
-    for name in ("ix_scopes_destroy_id", "ix_scopes_state_due_at"):
+    for name in ("ix_scopes_destroy_id", "ix_scopes_state_due_at", "ix_scopes_account"):
         op.drop_index(name, "scopes")
     _index("ix_scopes_due_at", "due_at", "due_at IS NOT NULL")
     _index("ix_scopes_pending", "destroy_id", "state = 'deactivated'")

@@ -1,0 +1,39 @@
+"""Two things at a time: work that waits for the database or the engine beside work that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def one_ahead(jobs: Iterable[Callable[[], R]]) -> Iterator[R]:
+    """Run jobs one after the other in a thread, and give their results in order.
+
+    While one runs, the next is made by the iterable; and it runs already while the caller is at the result before. After a job that
+    raises, no other is run.
+    """
+    running: Future[R] | None = None
+    with ThreadPoolExecutor(1) as pool:
+        for job in jobs:
+            before = None if running is None else (running.result(),)
+            running = pool.submit(copy_context().run, job)
+            if before is not None:
+                yield before[0]
+        if running is not None:
+            yield running.result()
+
+
+def side_by_side(work: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator[R]:
+    """Give `work` of each item, in order, some of them at the same time, each in the caller's context."""
+    if len(items) < 2:  # noqa: PLR2004 - there is nothing to be beside
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(min(threads, len(items))) as pool:
+        running = [pool.submit(copy_context().run, work, item) for item in items]
+        for done in running:
+            yield done.result()
