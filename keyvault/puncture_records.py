@@ -231,7 +231,7 @@ def encode_frontier(records: Frontier) -> bytearray:
 def encode_index(index: RecordIndex) -> bytearray:
     """Return an entry's bytes before sealing, which the caller wipes; 49 for each chunk, and 6.
 
-    Raises `InvalidInputError` for more than 7,755 chunks, and `KeyVaultError` after `wipe`.
+    Raises `InvalidInputError` for more than 7,754 chunks, and `KeyVaultError` after `wipe`.
     """
     if len(index.chunks) > _MAX_CHUNKS:
         raise InvalidInputError("too many records of this scope are erased to keep count of; destroy the whole scope")

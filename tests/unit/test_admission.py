@@ -261,6 +261,7 @@ def test_a_records_id_has_a_length(record: str) -> None:
     with pytest.raises(InvalidInputError, match=r"^a record's id has 1 to 512 bytes$"):
         admit(KeyRequest(scopes=(MONTH,), record=record), RING_ROWS)
     assert len(tag_of(RING_ROWS[MONTH], "é" * (MAX_RECORD_BYTES // 2), INDEX_KEY)) == 8
+    assert len(tag_of(RING_ROWS[MONTH], "r", INDEX_KEY)) == 8
 
 
 @pytest.mark.parametrize("record", ["\ud800", "r-\udcff"])

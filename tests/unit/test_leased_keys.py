@@ -72,6 +72,22 @@ def test_closing_wipes_all(clock: ManualClock) -> None:
     assert is_wiped(made)
 
 
+def test_what_is_due_is_known_until_the_lease_ends(clock: ManualClock) -> None:
+    kept = LeasedKeys(clock, ttl=TTL)
+    kept.keep("a", key(), anchor=clock.monotonic(), due_at=START)
+    kept.keep("b", key(), anchor=clock.monotonic())
+    assert [leased.due_at for leased in kept.usable().values()] == [START, None]
+
+
+def test_a_sweep_says_when_the_next_is_due(clock: ManualClock) -> None:
+    kept = LeasedKeys(clock, ttl=TTL)
+    assert kept._sweep() is None
+    clock.advance(timedelta(seconds=5))
+    kept.keep("a", key(), anchor=clock.monotonic())
+    clock.advance(timedelta(seconds=20))
+    assert kept._sweep() == TTL - 20
+
+
 def test_repr_shows_no_key(clock: ManualClock) -> None:
     kept = LeasedKeys(clock, ttl=TTL)
     kept.keep("a", key(), anchor=clock.monotonic())

@@ -19,6 +19,7 @@ from keyvault.wrapped import (
     Header,
     ScopeShareRef,
     derive_wrapping_key,
+    fresh_wrapping_key,
     parse_wrapped,
     read_wrapped,
     split_wrapped,
@@ -345,3 +346,36 @@ def test_a_reader_is_asked_for_what_is_missing_and_no_more() -> None:
 
     assert read_exactly(read, 3) == b"abc"
     assert asked == [3, 2, 1]
+
+
+def test_a_fresh_wrapping_key_has_the_header_that_its_scopes_make() -> None:
+    references = [reference.encoded for reference in HEADER.scopes]
+    one, other = (fresh_wrapping_key(references, SHARES) for _ in range(2))
+    assert one.header.scopes == HEADER.scopes
+    assert len(one.header.salt) == 32
+    assert one.header.salt != other.header.salt
+    assert one.wrap(DEK)[:39] == b"KVW\x01\x01\x00\x02" + one.header.salt
+    wrapped = parse_wrapped(one.wrap(DEK, b"ad"))
+    assert derive_wrapping_key(one.header, SHARES).unwrap(wrapped, b"ad") == DEK
+    with pytest.raises(DecryptionFailedError):
+        other.unwrap(wrapped, b"ad")
+    with pytest.raises(InvalidInputError, match=r"^expected 2 shares of 32 bytes, one a scope$"):
+        fresh_wrapping_key(references, SHARES[:1])
+    assert repr(one) == "WrappingKey(scopes=2)"
+
+
+@pytest.mark.parametrize("associated_data", [b"", b"ad", bytes(300)])
+def test_wrapping_under_a_given_nonce_is_wrapping(associated_data: bytes) -> None:
+    nonce = bytes(range(12))
+    wrapped = parse_wrapped(KEY.wrap_under(nonce, DEK, associated_data))
+    assert wrapped.nonce == nonce
+    assert KEY.unwrap(wrapped, associated_data) == DEK
+    bare = parse_wrapped(KEY.wrap_under(nonce, DEK))
+    assert KEY.unwrap(bare) == DEK
+
+
+@pytest.mark.parametrize("size", [0, 1, 31, 32, 33, 64])
+def test_wiping_keeps_the_length(size: int) -> None:
+    secret = bytearray(b"s" * size)
+    wipe(secret)
+    assert secret == bytes(size)
