@@ -133,6 +133,7 @@ def _check(app: App, source: str, sink: str, *, force: bool) -> None:
 
 def _check_scopes(home: Home, names: Sequence[str], *, purpose: str | None, record: str | None) -> None:
     """Refuse before any scope is made: one bad name among several must not leave the others behind."""
+    from keyvault.admission import encode_record
     from keyvault.errors import PurposeNotAllowedError, RecordsNotSupportedError
     from keyvault.results import caught
     from keyvault.scopes import Scope, ScopeKind, check_creatable
@@ -151,6 +152,8 @@ def _check_scopes(home: Home, names: Sequence[str], *, purpose: str | None, reco
         )
     if record is not None and not any(name.startswith(f"{ScopeKind.COMMUNICATIONS}/") for name in names):
         raise RecordsNotSupportedError("only account-months have records with keys of their own: name the record's")
+    if record is not None:
+        encode_record(record)
     if len(set(names)) != len(names) or len(names) > MAX_SCOPES:
         raise click.UsageError(f"--scope names 1 to {MAX_SCOPES} different scopes")
 

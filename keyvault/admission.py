@@ -67,10 +67,18 @@ def tag_of(row: AnyRow, record: str, index_key: bytes) -> bytes:
             f"scope {row.id.hex()} is in dedicated custody, which has no keys for single records: seal under the account-month alone, "
             "or move the scope with `keyvault scope migrate`"
         )
-    encoded = record.encode("utf-8", "surrogatepass")
+    return record_tag(index_key, row.id, encode_record(record))
+
+
+def encode_record(record: str) -> bytes:
+    """Return the bytes of a record's id, any text; `InvalidInputError` unless it is 1 to 512 bytes of UTF-8."""
+    try:
+        encoded = record.encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError("a record's id holds a lone surrogate, which UTF-8 cannot carry") from None
     if not 1 <= len(encoded) <= MAX_RECORD_BYTES:
         raise InvalidInputError(f"a record's id has 1 to {MAX_RECORD_BYTES} bytes")
-    return record_tag(index_key, row.id, encoded)
+    return encoded
 
 
 def admit_request(targets: Targets, purpose: str | None, marks: Marks, now: datetime) -> None:

@@ -49,6 +49,10 @@ class RingReader:
             )
         raise Unavailable(f"ring {ring_id.hex()}: its state was replaced faster than it could be read; try again")
 
+    def epoch(self, ring_id: bytes) -> int:
+        """Return how many states came before the ring's; raise `KeyMissingError` for a ring that is gone or never was."""
+        return self._read_pointer(ring_id)[0].current.epoch
+
     def _read_pointer(self, ring_id: bytes) -> tuple[Pointer, int]:
         entry = self._engine.get_state(self._pointer_path(ring_id))
         if entry is None:

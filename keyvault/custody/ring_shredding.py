@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -21,19 +21,18 @@ from sqlalchemy.engine import Connection
 from keyvault.clock import Clock
 from keyvault.concurrency import side_by_side
 from keyvault.custody.base import Proof, Target
-from keyvault.custody.ring_records import erase_records, read_records
+from keyvault.custody.ring_records import erase_records, read_records_many
 from keyvault.custody.ring_sealing import LoadedRing
 from keyvault.custody.ring_state import RingStates
 from keyvault.errors import (
     CheckAndSetError,
+    KeyMissingError,
     KeyVaultError,
     NotProvenError,
-    PuncturedError,
     RestoreDetected,
     Unavailable,
 )
 from keyvault.formats import wipe
-from keyvault.puncture import Frontier
 from keyvault.puncture_records import EntryRef, leaf_of
 from keyvault.puncture_state import RingState
 from keyvault.results import caught
@@ -95,15 +94,34 @@ class RingShredder:
     def _work(self, ring_id: bytes, targets: Sequence[Target]) -> Outcomes:
         with self._leased(ring_id) as (job, done):
             if job.whole:
+                self._check_empty(job)
                 self._states.destroy(ring_id)
                 done.append(partial(rings.note_destroyed, ring_id=ring_id, at=self._clock.now()))
                 return {target.key: RING_DESTROYED for target in targets}
-            stored = self._replaced(job)
-            try:
-                done.append(partial(rings.note_state, ring_id=ring_id, epoch=stored.epoch, version=stored.key_version))
-                return self._proven(stored, targets, job.content.live)
-            finally:
-                stored.state.wipe()
+            for _ in range(ATTEMPTS - 1):
+                with suppress(KeyMissingError):  # another worker replaced the state since it was read, and its entries
+                    return self._puncture(job, targets, done)
+            return self._puncture(job, targets, done)
+
+    def _check_empty(self, job: _Job) -> None:
+        """Raise `RestoreDetected` where the ring's state shows that the database, to which nothing in it is live, is an older copy."""
+        loaded = caught(self._states.load, job.ring.id)
+        if isinstance(loaded, KeyVaultError):
+            return  # gone already, or nothing that anybody could read
+        try:
+            self._known(loaded, job.content)
+        finally:
+            loaded.state.wipe()
+
+    def _puncture(self, job: _Job, targets: Sequence[Target], notes: list[Note]) -> Outcomes:
+        stored = self._replaced(job)
+        try:
+            notes.append(
+                partial(rings.note_state, ring_id=stored.ring_id, epoch=stored.epoch, version=stored.key_version)
+            )
+            return self._proven(stored, targets, self._known(stored, job.content).live)
+        finally:
+            stored.state.wipe()
 
     # --- the lease --------------------------------------------------------------------------------------------------
 
@@ -162,14 +180,19 @@ class RingShredder:
                     f"ring {ring.id.hex()} is at epoch {loaded.epoch} in the engine, and the database has seen epoch {ring.epoch}: the engine "
                     "is an older copy. Nothing is destroyed in it until the replay is done"
                 )
+            try:
+                content = self._known(loaded, content)
+            except KeyVaultError:
+                loaded.state.wipe()
+                raise
             if self._is_gone(loaded, content):
                 loaded.state.wipe()
                 return self._states.resume(ring.id)
             try:
                 return self._states.replace(
                     loaded,
-                    lambda state, epoch: self._without(ring.id, epoch, state, content),
-                    is_punctured=lambda state: _lacks(state, content),
+                    partial(self._without, ring.id, content),
+                    is_punctured=partial(_lacks, content=content),
                     highest_version=ring.highest_version,
                 )
             except CheckAndSetError:
@@ -178,18 +201,38 @@ class RingShredder:
                 loaded.state.wipe()
         raise Unavailable(f"ring {ring.id.hex()}: other workers keep replacing its state: try again")
 
-    def _without(self, ring_id: bytes, epoch: int, state: RingState, content: RingContent) -> RingState:
+    def _known(self, loaded: LoadedRing, content: RingContent) -> RingContent:
+        """Return what the database says of the ring, asked again where the state lacks more than that: another worker was here.
+
+        Raises `RestoreDetected` when the database calls alive what the state lacks, which no database does that fenced it.
+        """
+        gone = set(loaded.state.punctured)
+        if gone <= content.ended:
+            return content
+        content = self._database.read(lambda connection: rings.content(connection, loaded.ring_id))
+        if gone <= content.ended:
+            return content
+        raise RestoreDetected(
+            f"ring {loaded.ring_id.hex()}: scopes were destroyed in it of which this database knows nothing: the database is an older copy. "
+            "Nothing is destroyed in it until the replay is done"
+        )
+
+    def _without(self, ring_id: bytes, content: RingContent, state: RingState, epoch: int) -> RingState:
         """Return the state without ended slots and erased records; the entries of what is left of those are written first."""
         moved: dict[int, EntryRef] = {}
-        for (slot, scope_id), tags in content.erased.items():
-            node = state.derive(slot)
-            try:
-                moved[slot] = erase_records(self._engine, ring_id, scope_id, epoch, node, tags)
-            finally:
-                node.wipe()
-        if not moved:
-            return state.puncture_slots(content.ended)
-        with_records = state.move_records(moved)
+        try:
+            for (slot, scope_id), tags in content.erased.items():
+                node = state.derive(slot)
+                try:
+                    moved[slot] = erase_records(self._engine, ring_id, scope_id, epoch, node, tags)
+                finally:
+                    node.wipe()
+            if not moved:
+                return state.puncture_slots(content.ended)
+            with_records = state.move_records(moved)
+        finally:
+            for ref in moved.values():
+                wipe(ref.key)
         try:
             return with_records.puncture_slots(content.ended)
         finally:
@@ -231,21 +274,15 @@ class RingShredder:
         """Tell of each record whether nothing derives its key: not the state, nor the entries it refers to."""
         slot, scope_id = place
         node = ring.state.derive(slot)
-        frontier: Frontier | None = None
         try:
-            for tag in sorted(tags):  # so that each chunk is read once
-                if not isinstance(node.records, EntryRef):
-                    yield tag, False
-                    continue
-                if frontier is None or leaf_of(tag) >= frontier.end:
-                    if frontier is not None:
-                        frontier.wipe()
-                    frontier = read_records(self._engine, ring.ring_id, scope_id, node.records, tag)
-                yield tag, _is_punctured(frontier, tag)
+            if not isinstance(node.records, EntryRef):
+                yield from ((tag, False) for tag in tags)
+                return
+            for records, some in read_records_many(self._engine, ring.ring_id, scope_id, node.records, tags):
+                gone = set(records.punctured)
+                yield from ((tag, leaf_of(tag) in gone) for tag in some)
         finally:
             node.wipe()
-            if frontier is not None:
-                frontier.wipe()
 
 
 def _lacks(state: RingState, content: RingContent) -> bool:
@@ -253,14 +290,6 @@ def _lacks(state: RingState, content: RingContent) -> bool:
     return content.ended <= set(state.punctured) and all(
         not isinstance(state.derive(slot).records, bytearray) for slot, _ in content.erased
     )
-
-
-def _is_punctured(frontier: Frontier, tag: bytes) -> bool:
-    try:
-        wipe(frontier.derive(leaf_of(tag)))
-    except PuncturedError:
-        return True
-    return False
 
 
 def _lease(ring_id: bytes) -> str:

@@ -106,7 +106,7 @@ class SlotAllocator:
             for ring in taking:
                 if ring.opened_at is not None and ring.opened_at + TAKES_SCOPES_FOR <= now:
                     self._database.write(partial(rings.close, ring_id=ring.id, at=now))
-                elif (chunk := self._reserve_in(ring)) is not None:
+                elif ring.chunks * CHUNK_SLOTS < ring.capacity and (chunk := self._reserve_in(ring)) is not None:
                     if ring.id == taking[-1].id and chunk.end + ring.capacity // 4 >= ring.capacity:
                         self._make(self._announce(month))  # a spare, before anybody has to wait for one
                     return chunk
@@ -132,6 +132,11 @@ class SlotAllocator:
             self._states.create(ring.id, ring.capacity)
             now = self._clock.now()
             opened_at = self._database.write(lambda connection: rings.open_(connection, ring.id, at=now))
+        if ring.epoch and (epoch := self._states.epoch(ring.id)) < ring.epoch:
+            raise RestoreDetected(
+                f"ring {ring.id.hex()} is at epoch {epoch} in the engine, and the database has seen epoch {ring.epoch}: the engine is an "
+                "older copy. No scope is created until what was destroyed since is destroyed again"
+            )
         path = slots_path(ring.id, self._incarnation)
         known = self._reserved.get(ring.id)  # mostly nobody else has reserved since, which check-and-set tells
         for _ in range(ATTEMPTS):

@@ -16,10 +16,13 @@ from keyvault.transit.base import TransitEngine
 
 WHOLE = "every ring has its state"
 CURRENT = "no ring is older than the database"
+KEPT = "every live scope is in its ring's state"
 PUNCTURED = "no destroyed scope is in its ring's state"
-NAMES = (WHOLE, CURRENT, PUNCTURED)
+NAMES = (WHOLE, CURRENT, KEPT, PUNCTURED)
 
 _OLDER = "the engine is an older copy, or another's: restore what belongs together, and destroy again what came back"
+
+_GONE = "the database is probably older than their destruction: restore the newer one; nothing brings these keys back"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -27,6 +30,8 @@ class _Findings:
     rings: int = 0
     lost: list[str] = field(default_factory=list)
     behind: list[str] = field(default_factory=list)
+    missing: int = 0
+    live: int = 0
     returned: int = 0
     destroyed: int = 0
 
@@ -53,6 +58,12 @@ def check_rings(database: Database, engine: TransitEngine) -> Iterator[Check]:
         remedy=_OLDER,
     )
     yield Check(
+        name=KEPT,
+        ok=found.missing == 0,
+        detail=f"ALARM: {found.missing} of {found.live} are missing" if found.missing else f"{found.live} scopes",
+        remedy=_GONE,
+    )
+    yield Check(
         name=PUNCTURED,
         ok=found.returned == 0,
         detail=f"ALARM: {found.returned} are back" if found.returned else f"{found.destroyed} destroyed scopes",
@@ -68,6 +79,8 @@ def _look_at(  # noqa: PLR0917 - two stores, a reader over one of them, and what
     incarnation: int,
     found: _Findings,
 ) -> None:
+    # What is destroyed before the state is read, what lives after: so nothing that ends meanwhile looks wrong.
+    destroyed = database.read(lambda connection: rings.destroyed_slots(connection, ring.id))
     try:
         loaded = reader.load(ring.id)
         slots = engine.get_state(slots_path(ring.id, incarnation))
@@ -79,8 +92,11 @@ def _look_at(  # noqa: PLR0917 - two stores, a reader over one of them, and what
     try:
         if loaded.epoch < ring.epoch or (slots.version if slots else 0) < ring.chunks:
             found.behind.append(f"{key_name(ring.id)} is at epoch {loaded.epoch}, the database has seen {ring.epoch}")
-        destroyed = database.read(lambda connection: rings.destroyed_slots(connection, ring.id))
+        live = database.read(lambda connection: rings.live_slots(connection, ring.id))
+        punctured = frozenset(loaded.state.punctured)
+        found.live += len(live)
+        found.missing += len(live & punctured)
         found.destroyed += len(destroyed)
-        found.returned += len(destroyed - set(loaded.state.punctured))
+        found.returned += len(destroyed - punctured)
     finally:
         loaded.state.wipe()

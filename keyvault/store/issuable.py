@@ -14,17 +14,19 @@ from sqlalchemy.engine import Connection
 
 from keyvault.scopes import ScopeKind
 from keyvault.states import KeyState
-from keyvault.store.dialects import chunks
+from keyvault.store.dialects import conditions
+from keyvault.store.scopes import DESTROYED, KINDS, LIVE, STATES
 from keyvault.store.tables import rings, scopes
 
-_KINDS = {str(kind): kind for kind in ScopeKind}
-_STATES = {str(state): state for state in KeyState}
 _COLUMNS = ("id", "generation", "custody", "key_ref", "ring_id", "slot", "due_at", "kind", "state")
-_SELECT = (
-    f"SELECT lookup, {', '.join(f'scopes.{name}' for name in _COLUMNS)}, coalesce(rings.epoch, 0) "  # noqa: S608 - names of ours
-    "FROM scopes LEFT JOIN rings ON rings.id = scopes.ring_id WHERE"
+_SQL = (
+    f"SELECT s.lookup, {', '.join(f's.{name}' for name in _COLUMNS)}, coalesce(r.epoch, 0) "  # noqa: S608 - names of ours
+    "FROM scopes s LEFT JOIN rings r ON r.id = s.ring_id WHERE s.{column} = ANY(%s)"
 )
-_LIVE, _DESTROYED = "scopes.state <> 'destroyed'", "scopes.state = 'destroyed'"
+_BY_ID = _SQL.format(column="id")
+# Each has an index of its own.
+_LIVE = _SQL.format(column="lookup") + " AND s.state <> 'destroyed'"
+_DESTROYED = _SQL.format(column="lookup") + " AND s.state = 'destroyed' ORDER BY s.generation"
 
 
 class IssuableScope(NamedTuple):
@@ -43,33 +45,32 @@ class IssuableScope(NamedTuple):
 
 
 def newest_by_lookup(connection: Connection, lookups: Iterable[bytes]) -> dict[bytes, IssuableScope]:
-    """Return, for each look-up HMAC that is known, its newest generation; see `keyvault.store.scopes.newest_by_lookup`."""
+    """Return, for each look-up HMAC that is known, its newest generation: the one that is not destroyed, if there is one."""
     wanted = set(lookups)
-    found = {row[0]: _value(row) for row in _rows(connection, "lookup", wanted, _LIVE)}
-    destroyed = _rows(connection, "lookup", wanted - found.keys(), _DESTROYED)
-    return found | {row[0]: _value(row) for row in destroyed}
+    found = {row[0]: _value(row) for row in _rows(connection, _LIVE, scopes.c.lookup, wanted, LIVE)}
+    if left := wanted - found.keys():
+        found |= {row[0]: _value(row) for row in _rows(connection, _DESTROYED, scopes.c.lookup, left, DESTROYED)}
+    return found
 
 
 def by_id(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, IssuableScope]:
     """Return the scopes of these ids."""
-    return {row[1]: _value(row) for row in _rows(connection, "id", ids)}
+    return {row[1]: _value(row) for row in _rows(connection, _BY_ID, scopes.c.id, set(ids), sa.true())}
 
 
-def _rows(connection: Connection, column: str, values: Iterable[bytes], among: str = "true") -> list[Any]:
-    """Return rows, older generations first."""
-    wanted = list(set(values))
-    found: list[Any] = []
-    if not wanted:
-        return found
+def _rows(
+    connection: Connection, sql: str, column: sa.Column[bytes], wanted: set[bytes], where: sa.ColumnElement[bool]
+) -> list[Any]:
+    """Return rows, older generations first; `where` is what `sql` says of the rows beside their `column`."""
     if connection.dialect.name == "postgresql":
-        sql = f"{_SELECT} scopes.{column} = ANY(%s) AND {among} ORDER BY scopes.generation"
-        return list(connection.exec_driver_sql(sql, (wanted,)).fetchall())
+        return list(connection.exec_driver_sql(sql, (list(wanted),)).fetchall())
     epoch = sa.func.coalesce(rings.c.epoch, 0)
-    for chunk in chunks(wanted):
+    found: list[Any] = []
+    for condition in conditions(connection, column, wanted):
         query = (
             sa.select(scopes.c.lookup, *(scopes.c[name] for name in _COLUMNS), epoch)
             .select_from(scopes.outerjoin(rings, rings.c.id == scopes.c.ring_id))
-            .where(scopes.c[column].in_(chunk), sa.text(among))
+            .where(condition, where)
             .order_by(scopes.c.generation)
         )
         found += connection.execute(query).fetchall()
@@ -79,5 +80,5 @@ def _rows(connection: Connection, column: str, values: Iterable[bytes], among: s
 def _value(row: Any) -> IssuableScope:
     _, scope_id, generation, custody, key_ref, ring_id, slot, due_at, kind, state, epoch = row
     return IssuableScope(
-        scope_id, generation, custody, key_ref, ring_id, slot, due_at, _KINDS[kind], _STATES[state], epoch
+        scope_id, generation, custody, key_ref, ring_id, slot, due_at, KINDS[kind], STATES[state], epoch
     )

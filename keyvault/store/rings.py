@@ -124,6 +124,12 @@ def destroyed_slots(connection: Connection, ring_id: bytes) -> frozenset[int]:
     return frozenset(connection.execute(query).scalars())
 
 
+def live_slots(connection: Connection, ring_id: bytes) -> frozenset[int]:
+    """Return the slots of a ring's scopes that are not fenced."""
+    query = sa.select(scopes.c.slot).where(scopes.c.ring_id == ring_id, scopes.c.state.not_in(ENDED))
+    return frozenset(connection.execute(query).scalars())
+
+
 def all_ring_ids(connection: Connection) -> set[bytes]:
     """Return the ids of all rings, destroyed ones included."""
     return set(connection.execute(sa.select(rings.c.id)).scalars())

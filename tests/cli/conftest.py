@@ -58,8 +58,16 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> TestHome:
-    """An embedded home with a real clock."""
+    """An embedded home as `init` makes it, with a real clock: in ring custody."""
     return embedded_home(tmp_path)
+
+
+@pytest.fixture
+def dedicated(tmp_path: Path) -> TestHome:
+    """An embedded home in dedicated custody, beside the small one."""
+    directory = tmp_path / "dedicated"
+    directory.mkdir()
+    return embedded_home(directory, custody="dedicated")
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_what_the_policy_or_the_custody_refuses(keyvault: Command, source: Path)
     purpose = keyvault(*seal, "--purpose", "marketing", source, out)
     assert (purpose.code, "policy" in purpose.error) == (1, True)
     record = keyvault(*seal, "--record", "msg-1", source, out)
-    assert (record.code, "single records" in record.error) == (1, True)
+    assert (record.code, "only account-months have records" in record.error) == (1, True)
     assert keyvault(*seal, *seal[1:], source, out).code == 2
     many = [part for number in range(9) for part in ("--scope", f"user/{number}")]
     assert keyvault("seal", *many, source, out).code == 2

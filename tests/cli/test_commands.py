@@ -53,6 +53,18 @@ def test_init_makes_a_home_and_changes_nothing_again(command: Callable[[Path], C
     assert keyvault("doctor").code == 0
 
 
+@pytest.mark.parametrize(("options", "custody"), [([], "ring"), (["--custody", "dedicated"], "dedicated")])
+def test_init_takes_ring_custody_unless_told_otherwise(
+    command: Callable[[Path], Command], tmp_path: Path, options: list[str], custody: str
+) -> None:
+    keyvault = command(tmp_path / "new")
+    assert keyvault("init", *options).code == 0
+    assert keyvault("status", "--json").json["custody"] == custody
+    (tmp_path / "in").write_text("hello")
+    assert keyvault("seal", "--scope", CONSUMER, tmp_path / "in", tmp_path / "out").code == 0
+    assert keyvault("scope", "show", CONSUMER, "--json").json["custody"] == custody
+
+
 def test_init_takes_the_engine_directory_from_an_option_or_the_environment(
     command: Callable[[Path], Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +106,7 @@ def test_init_refuses_a_password_on_the_command_line(
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["--custody", "ring"], 1, "ring custody is not available"),
+        (["--custody", "cloud"], 2, "cloud"),
         (["--engine", "vault", "--vault-addr", "https://127.0.0.1:1"], 1, "VAULT_TOKEN"),
         (["--engine", "vault"], 2, "--vault-addr"),
         (["--engine", "floppy"], 2, "floppy"),
@@ -128,7 +140,7 @@ def test_status_counts_and_needs_no_engine(keyvault: Command, small: TestHome, t
     assert result.code == 0
     assert result.json["scopes"] == {"active": 1, "suspended": 1, "deactivated": 0, "destroyed": 0}
     assert result.json["engine_checked"] is False
-    assert (result.json["engine"], result.json["custody"], result.json["store"]) == ("embedded", "dedicated", "sqlite")
+    assert (result.json["engine"], result.json["custody"], result.json["store"]) == ("embedded", "ring", "sqlite")
     assert (result.json["pending_destructions"], result.json["destructions_paused"]) == (0, False)
     assert "not asked" in keyvault("status").out
 
@@ -433,8 +445,11 @@ def test_a_destruction_that_cannot_be_finished_stays_pending(
     from keyvault.transit.embedded import EmbeddedEngine
 
     ensure(small, CONSUMER)
-    monkeypatch.setattr(EmbeddedEngine, "delete_keys", lambda _self, names: [Unavailable("down") for _ in names])
-    monkeypatch.setattr("shredder.erase.PAUSE_SECONDS", 0)
+
+    def down(_engine: EmbeddedEngine, _name: str) -> None:
+        raise Unavailable("down")
+
+    monkeypatch.setattr(EmbeddedEngine, "rotate", down)
     result = keyvault("shred", CONSUMER, "--ticket", "T-1", "--yes")
     assert result.code == 1
     assert f"{CONSUMER}: pending: " in result.out

@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,37 @@ def test_each_part_is_under_its_own_keys(keyvault: Command, small: TestHome, tmp
     assert b"consumer" not in found["msg-000001"].content  # type: ignore[operator]
     with pytest.raises(ScopeDestroyedError):
         found["msg-000001"].fields()
+
+
+def test_each_record_of_a_ring_is_under_a_key_of_its_own(
+    keyvault: Command, small: TestHome, tmp_path: Path, folder: Path
+) -> None:
+    records = [record(number, account="a", consumer="x") for number in (1, 2, 3)]
+    keyvault("import-records", write(tmp_path / "in", records), folder)
+    month = f"communications/a/{datetime.fromisoformat(records[0]['recorded_at']):%Y-%m}"
+    assert keyvault("shred", month, "--record", "msg-000002", "--ticket", "T", "--yes").code == 0
+    found = opened(small, folder)
+    assert [type(part) for part in (found["msg-000002"].identity, found["msg-000002"].content)] == [
+        ScopeDestroyedError,
+        ScopeDestroyedError,
+    ]
+    assert [found[item["record"]].fields() for item in (records[0], records[2])] == [records[0], records[2]]
+    # The same file again brings nothing back.
+    again = keyvault("import-records", "--json", tmp_path / "in", tmp_path / "another")
+    assert (again.code, again.json["sealed"], again.json["refused"]) == (1, 2, {"ScopeDestroyedError": 1})
+
+
+def test_records_of_a_dedicated_home_are_under_their_months_key(
+    dedicated: TestHome, command: Callable[[Path], Command], tmp_path: Path, folder: Path
+) -> None:
+    records = [record(number, account="a", consumer="x") for number in (1, 2)]
+    keyvault = command(dedicated.path)
+    assert keyvault("import-records", write(tmp_path / "in", records), folder).code == 0
+    found = opened(dedicated, folder)
+    assert [found[item["record"]].fields() for item in records] == records
+    month = f"communications/a/{datetime.fromisoformat(records[0]['recorded_at']):%Y-%m}"
+    refused = keyvault("shred", month, "--record", "msg-000001", "--ticket", "T", "--yes")
+    assert (refused.code, "scope migrate" in refused.error) == (1, True)
 
 
 def test_other_identifying_fields(keyvault: Command, small: TestHome, tmp_path: Path, folder: Path) -> None:
@@ -290,7 +321,11 @@ def test_interrupted_it_says_so_and_goes_on_later(small: TestHome, tmp_path: Pat
 
 
 def test_an_engine_that_fails_stops_the_import_and_keeps_what_is_in(
-    keyvault: Command, small: TestHome, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    dedicated: TestHome,
+    command: Callable[[Path], Command],
+    tmp_path: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = write(tmp_path / "in", [record(number) for number in range(10)])
     real, calls = EmbeddedEngine.generate_data_keys, iter([True, False])
@@ -299,10 +334,31 @@ def test_an_engine_that_fails_stops_the_import_and_keeps_what_is_in(
         return real(self, names) if next(calls) else [Unavailable("the engine is down") for _ in names]
 
     monkeypatch.setattr(EmbeddedEngine, "generate_data_keys", failing)
-    result = keyvault("import-records", "--batch", "5", source, folder)
+    result = command(dedicated.path)("import-records", "--batch", "5", source, folder)
     assert (result.code, "the engine is down" in result.error) == (1, True)
     monkeypatch.undo()
-    assert len(opened(small, folder)) == 5
+    assert len(opened(dedicated, folder)) == 5
+
+
+def test_an_engine_that_cannot_give_a_ring_stops_the_import_and_keeps_what_is_in(
+    keyvault: Command, small: TestHome, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    months = [3, 3, 3, 70, 70]  # days ago: the second batch needs a ring that was not opened yet
+    source = write(tmp_path / "in", [record(number, days_ago=days) for number, days in enumerate(months)])
+    real = EmbeddedEngine.create_keys
+    calls: list[Sequence[str]] = []
+
+    def failing(self: EmbeddedEngine, names: Sequence[str]) -> Sequence[Any]:
+        calls.append(names)
+        return real(self, names) if len(calls) <= 2 else [Unavailable("the engine is down") for _ in names]
+
+    monkeypatch.setattr(EmbeddedEngine, "create_keys", failing)
+    result = keyvault("import-records", "--batch", "3", source, folder)
+    assert (result.code, "the engine is down" in result.error) == (1, True)
+    monkeypatch.undo()
+    assert len(opened(small, folder)) == 3
+    again = keyvault("import-records", "--json", source, folder)
+    assert (again.code, again.json["sealed"], again.json["already_there"]) == (0, 2, 3)
 
 
 def test_a_pipe_can_be_imported(small: TestHome, folder: Path) -> None:

@@ -215,8 +215,8 @@ def test_a_role_without_rights(keyvault: Command, real: TestHome, vault_server: 
     policies = vault_server.request("GET", "sys/policies/acl?list=true")["data"]["keys"]
     policy = next(name for name in policies if name == role)
     good = vault_server.request("GET", f"sys/policies/acl/{policy}")["data"]["policy"]
-    assert "datakey/plaintext/+" in good
-    lost = "\n".join(line for line in good.splitlines() if "datakey/plaintext/+" not in line)
+    assert "/decrypt/+" in good
+    lost = "\n".join(line for line in good.splitlines() if "/decrypt/+" not in line)
     vault_server.request("PUT", f"sys/policies/acl/{policy}", {"policy": lost})
     result = keyvault("seal", "--scope", NAME, source, source.with_name("out"))
     assert (result.code, "may not" in result.error, "keyvault init" in result.error) == (1, True, True)

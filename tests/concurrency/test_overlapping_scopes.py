@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from keyvault import OpenRequest, ScopeInfo
+from keyvault.custody.ring_reading import RingReader
+from keyvault.custody.ring_sealing import key_name
 from keyvault.errors import ScopeDestroyedError
 from keyvault.events import b64
 from keyvault.home import Home
 from keyvault.results import values_of
 from keyvault.states import KeyState
-from keyvault.store import intents, outbox
+from keyvault.store import intents, outbox, rings
 from keyvault.store import scopes as scope_store
 from keyvault.store.scopes import ScopeRow
 from keyvault.system_keys import SYSTEM_KEY
@@ -24,22 +26,24 @@ from shredder.destroy import Destroyer
 from tests.concurrency import checker, history
 from tests.concurrency.history import Call
 from tests.concurrency.worker import Task, run
-from tests.homes import TestHome, embedded_home, vault_home
+from tests.homes import CUSTODIES, TestHome, embedded_home, vault_home
 from tests.servers import VaultServer
 
 NAMES = tuple(f"consumer/acct-1/{index}" for index in range(12))
 PATIENCE = 120.0
 
 
-def test_on_vault_and_postgresql(tmp_path: Path, vault_server: VaultServer, postgres_url: str) -> None:
-    home = vault_home(tmp_path, vault_server, postgres_url)
+@pytest.mark.parametrize("custody", CUSTODIES)
+def test_on_vault_and_postgresql(tmp_path: Path, vault_server: VaultServer, postgres_url: str, custody: str) -> None:
+    home = vault_home(tmp_path, vault_server, postgres_url, custody=custody)
     calls = run_processes(home, tmp_path, processes=4, threads=8, calls=60)
     assert checker.unexpected_errors(calls) == []
     judge(home, calls)
 
 
-def test_on_the_embedded_engine_and_sqlite(tmp_path: Path) -> None:
-    home = embedded_home(tmp_path)
+@pytest.mark.parametrize("custody", CUSTODIES)
+def test_on_the_embedded_engine_and_sqlite(tmp_path: Path, custody: str) -> None:
+    home = embedded_home(tmp_path, custody=custody)
     calls = run_processes(home, tmp_path, processes=2, threads=4, calls=40)
     # The destruction is done then; only its traces in the journal wait for the other process to let go of it.
     allowed = {**checker.EXPECTED, "shred": checker.EXPECTED["shred"] | {"Unavailable"}}
@@ -119,8 +123,8 @@ def assert_the_store_agrees(calls: list[Call], rows: list[ScopeRow]) -> None:
         assert all(generations[sighting.id] == sighting.generation for sighting in call.seen)
     destroyed = {row.id.hex() for row in rows if row.state is KeyState.DESTROYED}
     assert {scope for call in calls for scope in call.shut} <= destroyed
-    keys = [row.key_ref for row in rows]
-    assert len(set(keys)) == len(keys), "two scopes share a key"
+    places = [row.key_ref or (row.ring_id, row.slot) for row in rows]
+    assert len(set(places)) == len(places), "two scopes share a key"
     live = Counter(row.lookup for row in rows if row.state is not KeyState.DESTROYED)
     assert set(live.values()) <= {1}, "a name has two live generations"
 
@@ -139,8 +143,16 @@ def assert_each_scope_is_told_of_once(home: Home, rows: list[ScopeRow]) -> None:
 
 def assert_the_engine_holds_the_live_keys_alone(home: Home, rows: list[ScopeRow]) -> None:
     assert home.database.read(intents.count) == 0
-    live = {row.key_ref for row in rows if row.state is not KeyState.DESTROYED}
-    assert set(home.engine.list_keys()) - {SYSTEM_KEY} == live
+    live = {row.key_ref for row in rows if row.key_ref and row.state is not KeyState.DESTROYED}
+    in_use = home.database.read(rings.in_use)
+    # One that a creator announced, and left to the next, may be there or not.
+    announced = {key_name(ring_id) for ring_id in home.database.read(rings.all_ring_ids)}
+    needed = live | {key_name(ring.id) for ring in in_use}
+    assert needed <= set(home.engine.list_keys()) - {SYSTEM_KEY} <= needed | announced
+    for ring in in_use:
+        punctured = set(RingReader(home.engine, 1).load(ring.id).state.punctured)
+        inside = [row for row in rows if row.ring_id == ring.id]
+        assert {row.slot for row in inside if row.state is KeyState.DESTROYED} == punctured
 
 
 def assert_nothing_is_lost_and_nothing_comes_back(home: TestHome, calls: list[Call], rows: list[ScopeRow]) -> None:

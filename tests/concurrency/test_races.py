@@ -15,24 +15,35 @@ from tests.homes import TestHome
 NAME = "consumer/acct-1/one"
 
 
-@pytest.mark.parametrize("call", ["generate_data_keys", "decrypt"])
-def test_a_scope_destroyed_meanwhile_is_destroyed_and_not_an_alarm(home: TestHome, call: str) -> None:
+@pytest.mark.parametrize(
+    ("custody", "issue", "step"),
+    [
+        ("dedicated", True, "before generate_data_keys"),
+        ("dedicated", False, "before decrypt"),
+        ("ring", True, "before get_state"),
+        ("ring", False, "before get_state"),
+        ("ring", True, "after get_state"),
+        ("ring", False, "before decrypt"),
+    ],
+    indirect=["custody"],
+)
+def test_a_scope_destroyed_meanwhile_is_destroyed_and_not_an_alarm(home: TestHome, step: str, *, issue: bool) -> None:
     with home.opened("issuer") as issuing, home.opened("shredder") as shredding:
         vault = KeyVault(issuing)
         values_of(vault.ensure_scopes([NAME]))
         key = values_of(vault.generate_data_keys([KeyRequest(scopes=(NAME,))]))[0]
         armed: list[str] = []
 
-        def hook(step: str) -> None:
-            if step in armed:
+        def hook(now: str) -> None:
+            if now in armed:
                 armed.clear()
                 outcome = Destroyer(shredding).destroy([NAME], ticket="T-1", requested_by="tester")[0]
                 assert outcome.error is None
 
         racing = KeyVault(assemble(issuing.settings, issuing.database, faulty_engine(issuing.engine, hook)))
-        armed.append(f"before {call}")
+        armed.append(step)
         told: object
-        if call == "generate_data_keys":
+        if issue:
             told = racing.generate_data_keys([KeyRequest(scopes=(NAME,))])[0]
         else:
             told = racing.unwrap_data_keys([UnwrapRequest(wrapped=key.wrapped)])[0]

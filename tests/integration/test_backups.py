@@ -11,11 +11,14 @@ import pytest
 from keyvault import KeyState, OpenRequest, SealRequest
 from keyvault.errors import KeyMissingError, ScopeDestroyedError
 from keyvault.results import values_of
-from tests.homes import TestHome, embedded_home, vault_home
+from tests.homes import CUSTODIES, TestHome, embedded_home, vault_home
 from tests.servers import PostgresServer, VaultServer
 
 NAMES = [f"consumer/acct-1/{index}" for index in range(4)]
 VICTIM = NAMES[1]
+
+
+in_both = pytest.mark.parametrize("custody", CUSTODIES)
 
 
 def sealed(home: TestHome) -> dict[str, bytes]:
@@ -40,8 +43,9 @@ def assert_only_the_victim_is_shut(home: TestHome, envelopes: dict[str, bytes], 
             assert result == name.encode()
 
 
-def test_file_copy_of_sqlite(tmp_path: Path) -> None:
-    home = embedded_home(tmp_path)
+@in_both
+def test_file_copy_of_sqlite(tmp_path: Path, custody: str) -> None:
+    home = embedded_home(tmp_path, custody=custody)
     envelopes = sealed(home)
     backup = tmp_path / "backup.db"
     shutil.copyfile(home.path / "store.db", backup)
@@ -51,8 +55,9 @@ def test_file_copy_of_sqlite(tmp_path: Path) -> None:
     assert_only_the_victim_is_shut(restored, envelopes, KeyMissingError)
 
 
-def test_online_backup_of_sqlite(tmp_path: Path) -> None:
-    home = embedded_home(tmp_path)
+@in_both
+def test_online_backup_of_sqlite(tmp_path: Path, custody: str) -> None:
+    home = embedded_home(tmp_path, custody=custody)
     envelopes = sealed(home)
     backup = tmp_path / "backup.db"
     source, target = sqlite3.connect(home.path / "store.db"), sqlite3.connect(backup)
@@ -63,10 +68,11 @@ def test_online_backup_of_sqlite(tmp_path: Path) -> None:
     assert_only_the_victim_is_shut(home.copy(tmp_path / "restored", f"sqlite:///{backup}"), envelopes, KeyMissingError)
 
 
+@in_both
 def test_dump_and_restore_of_postgresql(
-    tmp_path: Path, vault_server: VaultServer, postgres_server: PostgresServer, postgres_url: str
+    tmp_path: Path, vault_server: VaultServer, postgres_server: PostgresServer, postgres_url: str, custody: str
 ) -> None:
-    home = vault_home(tmp_path, vault_server, postgres_url)
+    home = vault_home(tmp_path, vault_server, postgres_url, custody=custody)
     envelopes = sealed(home)
     dump = tmp_path / "dump.sql"
     postgres_server.dump(postgres_url, dump)
@@ -80,8 +86,9 @@ def test_dump_and_restore_of_postgresql(
         postgres_server.drop_database(restored_url)
 
 
-def test_a_missing_key_is_an_alarm_and_never_a_reason_to_make_one(tmp_path: Path) -> None:
-    home = embedded_home(tmp_path)
+@in_both
+def test_a_missing_key_is_an_alarm_and_never_a_reason_to_make_one(tmp_path: Path, custody: str) -> None:
+    home = embedded_home(tmp_path, custody=custody)
     sealed(home)
     backup = tmp_path / "backup.db"
     shutil.copyfile(home.path / "store.db", backup)
@@ -99,8 +106,9 @@ def test_a_missing_key_is_an_alarm_and_never_a_reason_to_make_one(tmp_path: Path
         assert opened.engine.list_keys() == before
 
 
-def test_shredding_again_from_the_restored_database_is_proven_again(tmp_path: Path) -> None:
-    home = embedded_home(tmp_path)
+@in_both
+def test_shredding_again_from_the_restored_database_is_proven_again(tmp_path: Path, custody: str) -> None:
+    home = embedded_home(tmp_path, custody=custody)
     envelopes = sealed(home)
     backup = tmp_path / "backup.db"
     shutil.copyfile(home.path / "store.db", backup)

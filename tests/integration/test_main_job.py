@@ -17,7 +17,7 @@ import pytest
 from keyvault.errors import KeyMissingError, ScopeDestroyedError
 from keyvault.records import RecordFile, RecordImporter, open_records, read_sealed
 from keyvault.scopes import Scope, ScopeKind
-from tests.homes import TestHome, embedded_home, vault_home
+from tests.homes import TestHome, in_ring_custody
 from tests.servers import PostgresServer
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "communications.jsonl"
@@ -47,12 +47,8 @@ class Pair:
             server.drop_database(url)
 
 
-@pytest.fixture(params=["embedded+sqlite", "vault+postgresql"])
-def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Pair:
-    if request.param == "embedded+sqlite":
-        home = embedded_home(tmp_path)
-    else:
-        home = vault_home(tmp_path, request.getfixturevalue("vault_server"), request.getfixturevalue("postgres_url"))
+@pytest.fixture
+def pair(request: pytest.FixtureRequest, tmp_path: Path, home: TestHome) -> Pair:
     return Pair(home=home, request=request, tmp_path=tmp_path)
 
 
@@ -126,6 +122,28 @@ def test_seal_shred_and_prove_it_unreadable_live_and_from_the_backup(pair: Pair)
         assert all(outcome.error is None for outcome in outcomes)
         assert_readable(pair.home, sealed, kept, shredded, ScopeDestroyedError)
         assert_readable(restore(), sealed, kept, shredded, KeyMissingError)
+
+
+@in_ring_custody
+def test_a_single_record_is_unreadable_live_and_from_the_backup_and_nothing_else_is(pair: Pair) -> None:
+    given = [message for message in messages() if not is_past_due(message)][:400]
+    kept = {message["record"]: message for message in given}
+    victim = given[0]["record"]
+    folder = pair.tmp_path / "sealed"
+    with pair.home.vault() as vault, RecordFile(folder, ["consumer"]) as target:
+        RecordImporter(vault, target).run([json.dumps(message).encode() + b"\n" for message in given])
+    with pair.backup() as restore:
+        with pair.home.destroyer() as destroyer:
+            outcomes = destroyer.destroy_records(month_of(given[0]), [victim], ticket="T-1", requested_by="tester")
+        assert [outcome.error for outcome in outcomes] == [None]
+        for home, error in ((pair.home, ScopeDestroyedError), (restore(), KeyMissingError)):
+            with home.vault() as vault:
+                for record in open_records(vault, read_sealed(folder / "records.jsonl")):
+                    if record.record == victim:
+                        assert isinstance(record.content, error)
+                        assert isinstance(record.identity, error)
+                    else:
+                        assert record.fields() == kept[record.record]
 
 
 def test_names_of_the_input_stay_out_of_the_database(pair: Pair) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from sqlalchemy.engine import Connection
 
 from keyvault import KeyState
-from keyvault.custody.base import Proof
+from keyvault.custody.base import Proof, Target
 from keyvault.custody.dedicated import DedicatedCustody
 from keyvault.errors import KeyVaultError
-from keyvault.store.scopes import ScopeRow
+from keyvault.store import rings
+from keyvault.store.rings import RingContent
 from keyvault.system_keys import SYSTEM_KEY
 from tests.homes import TestHome, embedded_home
 from tests.property.key_life import KeyLife
@@ -45,21 +48,27 @@ def _forget_to_look(*_: object) -> None:
     """Stand for a check that is missing."""
 
 
-def _believe(_self: object, rows: Sequence[ScopeRow]) -> list[Proof]:
-    """Stand for a proof that looks at nothing."""
-    return [Proof(key="absent", retained_ciphertext="refused") for _ in rows]
+def _believe(_self: object, targets: Sequence[Target]) -> list[Proof]:
+    """Stand for a custody that does nothing and says that it is done."""
+    return [Proof(key="absent", retained_ciphertext="refused") for _ in targets]
 
 
-def _delete_nothing(_self: object, rows: Sequence[ScopeRow]) -> list[None]:
-    """Stand for an engine that says yes and does nothing."""
-    return [None for _ in rows]
+_destroy = DedicatedCustody.destroy
 
 
-def _delete_everything(self: DedicatedCustody, rows: Sequence[ScopeRow]) -> list[KeyVaultError | None]:
+def _destroy_everything(self: DedicatedCustody, targets: Sequence[Target]) -> list[Proof | KeyVaultError]:
     """Stand for an erasure that hits the neighbours."""
-    names = [name for name in self._engine.list_keys() if name != SYSTEM_KEY]
-    self._engine.delete_keys(names)
-    return [None for _ in rows]
+    self._engine.delete_keys([name for name in self._engine.list_keys() if name != SYSTEM_KEY])
+    return _destroy(self, targets)
+
+
+_content = rings.content
+
+
+def _all_ended(connection: Connection, ring_id: bytes) -> RingContent:
+    """Stand for a look-up that takes the living for ended."""
+    found = _content(connection, ring_id)
+    return replace(found, ended=found.ended | set(range(3)))
 
 
 def _always(_state: KeyState, _action: object) -> KeyState:
@@ -68,25 +77,31 @@ def _always(_state: KeyState, _action: object) -> KeyState:
 
 
 @pytest.mark.parametrize(
-    "faults",
+    ("custody", "target", "replacement"),
     [
-        {"keyvault.admission.check_issuable": _forget_to_look},
-        {"shredder.fence.system.is_paused": lambda *_, **__: False},
-        {"keyvault.suspension.apply": _always},
-        {
-            "keyvault.custody.dedicated.DedicatedCustody.erase": _delete_nothing,
-            "keyvault.custody.dedicated.DedicatedCustody.prove": _believe,
-        },
-        {"keyvault.custody.dedicated.DedicatedCustody.erase": _delete_everything},
+        ("ring", "keyvault.admission.check_issuable", _forget_to_look),
+        ("ring", "shredder.fence.system.is_paused", lambda *_, **__: False),
+        ("ring", "keyvault.suspension.apply", _always),
+        ("dedicated", "keyvault.custody.dedicated.DedicatedCustody.destroy", _believe),
+        ("ring", "keyvault.custody.ring.RingCustody.destroy", _believe),
+        ("dedicated", "keyvault.custody.dedicated.DedicatedCustody.destroy", _destroy_everything),
+        ("ring", "keyvault.custody.ring_shredding.rings.content", _all_ended),
     ],
-    ids=["state not checked", "pause not checked", "not suspended", "not erased", "all erased"],
+    ids=[
+        "state not checked",
+        "pause not checked",
+        "not suspended",
+        "not erased",
+        "not punctured",
+        "all erased",
+        "neighbours punctured",
+    ],
 )
 def test_the_machine_finds_what_is_planted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: dict[str, object]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, custody: str, target: str, replacement: object
 ) -> None:
-    home = embedded_home(tmp_path)
-    for target, replacement in faults.items():
-        monkeypatch.setattr(target, replacement)
+    home = embedded_home(tmp_path, custody=custody)
+    monkeypatch.setattr(target, replacement)
     once = settings(settings.get_profile("ci"), max_examples=50, phases=[Phase.generate], report_multiple_bugs=False)
     with pytest.raises((AssertionError, KeyVaultError)):
         live(home, once)

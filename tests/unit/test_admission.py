@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -195,6 +196,41 @@ def test_no_key_is_given_back_under_any_scope_that_is_not_active(state: KeyState
             admit_wrapped(wrapped(*map(reference, names)), rows, None, NO_MARKS)
 
 
+MOVED = replace(ROWS[MONTH], custody=CustodyCode.RING.value, key_ref="k-1", ring_id=bytes(16), slot=7)
+
+
+def test_a_scope_that_moved_is_found_under_either_of_its_keys() -> None:
+    old = reference(MONTH)
+    new = replace(old, custody=CustodyCode.RING)
+    (former,) = admit_wrapped(wrapped(old), {MOVED.id: MOVED}, None, NO_MARKS)
+    assert former == Target(replace(ROWS[MONTH], key_ref="k-1"))
+    assert admit_wrapped(wrapped(new), {MOVED.id: MOVED}, None, NO_MARKS) == (Target(MOVED),)
+
+
+@pytest.mark.parametrize(
+    ("row", "altered"),
+    [
+        (MOVED, {"generation": 2}),
+        (MOVED, {"record_tag": b"r" * 8}),
+        (replace(MOVED, key_ref=None), {}),
+        (replace(ROWS[MONTH], key_ref="k-1"), {"custody": CustodyCode.RING}),
+    ],
+)
+def test_a_key_that_a_scope_never_had_is_refused(row: ScopeRow, altered: dict[str, Any]) -> None:
+    with pytest.raises(DecryptionFailedError, match=f"^scope {row.id.hex()}: the header"):
+        admit_wrapped(wrapped(replace(reference(MONTH), **altered)), {row.id: row}, None, NO_MARKS)
+
+
+@pytest.mark.parametrize(("state", "error"), STATES)
+def test_the_former_key_of_a_scope_that_moved_is_as_shut_as_its_new_one(
+    state: KeyState, error: type[Exception]
+) -> None:
+    rows = {MOVED.id: replace(MOVED, state=state)}
+    for custody in CustodyCode:
+        with pytest.raises(error):
+            admit_wrapped(wrapped(replace(reference(MONTH), custody=custody)), rows, None, NO_MARKS)
+
+
 # --- records -----------------------------------------------------------------------------------------------------
 
 TAG = tag_of(RING_ROWS[MONTH], "r-1", INDEX_KEY)
@@ -220,11 +256,17 @@ def test_only_account_months_have_records(name: str) -> None:
         tag_of(RING_ROWS[name], "r-1", INDEX_KEY)
 
 
-@pytest.mark.parametrize("record", ["", "é" * (MAX_RECORD_BYTES // 2) + "x"])
+@pytest.mark.parametrize("record", ["", "é" * (MAX_RECORD_BYTES // 2) + "x", "x" * 513])
 def test_a_records_id_has_a_length(record: str) -> None:
     with pytest.raises(InvalidInputError, match=r"^a record's id has 1 to 512 bytes$"):
         admit(KeyRequest(scopes=(MONTH,), record=record), RING_ROWS)
     assert len(tag_of(RING_ROWS[MONTH], "é" * (MAX_RECORD_BYTES // 2), INDEX_KEY)) == 8
+
+
+@pytest.mark.parametrize("record", ["\ud800", "r-\udcff"])
+def test_a_records_id_is_utf_8(record: str) -> None:
+    with pytest.raises(InvalidInputError, match="lone surrogate"):
+        admit(KeyRequest(scopes=(MONTH,), record=record), RING_ROWS)
 
 
 def test_tags_differ_by_record_and_by_scope() -> None:

@@ -22,9 +22,9 @@ UPDATE destructions SET fenced_at = (
 # As `keyvault.store.tables.SealedText` writes them.
 SEALED = r"""
 ALTER TABLE scopes ALTER COLUMN sealed_name TYPE bytea USING CASE
-  WHEN sealed_name LIKE 'ring:1:%' THEN '\\x01'::bytea || decode(substr(sealed_name, 8), 'base64')
-  WHEN sealed_name LIKE 'vault:v1:%' THEN '\\x02'::bytea || decode(substr(sealed_name, 10), 'base64')
-  ELSE '\\x00'::bytea || convert_to(sealed_name, 'UTF8') END
+  WHEN sealed_name LIKE 'ring:1:%' THEN '\x01'::bytea || decode(substr(sealed_name, 8), 'base64')
+  WHEN sealed_name LIKE 'vault:v1:%' THEN '\x02'::bytea || decode(substr(sealed_name, 10), 'base64')
+  ELSE '\x00'::bytea || convert_to(sealed_name, 'UTF8') END
 """
 HASHED = """
 ALTER TABLE scopes ADD CONSTRAINT uq_scopes_live_lookup EXCLUDE USING hash (lookup WITH =) WHERE (state <> 'destroyed')

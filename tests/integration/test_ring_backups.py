@@ -1,0 +1,190 @@
+"""Database backups of every moment between punctures, each restored beside the current engine (G1, G5, G6)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from keyvault.errors import KeyMissingError, KeyVaultError, RestoreDetected, UnknownScopeError
+from keyvault.results import values_of
+from tests.homes import TestHome
+from tests.ring_homes import (
+    CAUSE,
+    OLD_MONTH,
+    Ledger,
+    assert_open,
+    consumer,
+    filled,
+    month,
+    opened,
+    revive,
+    shred,
+    shred_records,
+    slots,
+)
+from tests.servers import PostgresServer
+
+RECORDS = [f"rec-{number}" for number in range(4)]
+
+
+@pytest.fixture
+def custody() -> str:
+    return "ring"
+
+
+@dataclass(kw_only=True)
+class Backups:
+    """Copies of a home's database, taken as its operators take them, and the names that each knows."""
+
+    home: TestHome
+    folder: Path
+    postgres: PostgresServer | None
+    taken: list[tuple[Path, frozenset[str]]] = field(default_factory=list)
+    cleanup: ExitStack = field(default_factory=ExitStack)
+
+    def take(self, ledger: Ledger) -> None:
+        file = self.folder / f"backup-{len(self.taken)}"
+        if self.postgres is None:
+            shutil.copyfile(self.home.path / "store.db", file)
+        else:
+            self.postgres.dump(self.home.store_url, file)
+        self.taken.append((file, frozenset(ledger.scopes)))
+
+    def restored(self) -> list[tuple[TestHome, frozenset[str]]]:
+        return [(self._restore(file), known) for file, known in self.taken]
+
+    def _restore(self, file: Path) -> TestHome:
+        place = file.with_name(f"{file.name}-home")
+        if self.postgres is None:
+            return self.home.copy(place, f"sqlite:///{file}")
+        url = self.postgres.restore(file)
+        self.cleanup.callback(self.postgres.drop_database, url)
+        return self.home.copy(place, url)
+
+
+@pytest.fixture
+def backups(request: pytest.FixtureRequest, home: TestHome, tmp_path: Path) -> Iterator[Backups]:
+    postgres = None if home.store_url.startswith("sqlite") else request.getfixturevalue("postgres_server")
+    made = Backups(home=home, folder=tmp_path, postgres=postgres)
+    with made.cleanup:
+        yield made
+
+
+def lived(home: TestHome, backups: Backups) -> Ledger:
+    """Destroy scopes, records and a whole month, with creations in between; a backup before, between and after."""
+    ledger = Ledger(home=home)
+    ledger.create(*map(consumer, range(4)), month("a"), month("b"), month("c"), records=RECORDS)
+    ledger.create(month("a", OLD_MONTH), month("b", OLD_MONTH), records=RECORDS)
+    backups.take(ledger)
+    ledger.shred(consumer(1))
+    ledger.create(consumer(4))
+    backups.take(ledger)
+    ledger.shred_records(month("a"), *RECORDS[:2])
+    ledger.create(month("d"), records=RECORDS)
+    backups.take(ledger)
+    ledger.shred(month("a", OLD_MONTH), month("b", OLD_MONTH))
+    ledger.create(consumer(5))
+    backups.take(ledger)
+    ledger.shred_records(month("a"), RECORDS[2])
+    ledger.shred(month("b"), consumer(2), consumer(4))
+    ledger.create(consumer(6), month("e"), records=RECORDS)
+    backups.take(ledger)
+    return ledger
+
+
+def assert_only_the_destroyed_is_shut(home: TestHome, ledger: Ledger, known: frozenset[str]) -> None:
+    for item, result in zip(ledger.items, opened(home, ledger.items), strict=True):
+        if item.scope not in known:
+            assert isinstance(result, UnknownScopeError)
+        elif ledger.is_gone(item):
+            assert isinstance(result, KeyVaultError), f"{item.content!r} came back"
+        else:
+            assert result == item.content
+
+
+def test_no_backup_opens_what_was_destroyed_since_and_each_opens_the_rest(home: TestHome, backups: Backups) -> None:
+    ledger = lived(home, backups)
+    assert_only_the_destroyed_is_shut(home, ledger, frozenset(ledger.scopes))
+    for restored, known in backups.restored():
+        assert_only_the_destroyed_is_shut(restored, ledger, known)
+        with restored.opened() as copy:
+            revive(copy)
+        assert_only_the_destroyed_is_shut(restored, ledger, known)
+        gone = [item for item in ledger.items if item.scope in known and ledger.is_gone(item)]
+        assert {type(result) for result in opened(restored, gone)} <= {KeyMissingError}
+
+
+def test_no_slot_is_given_out_again_by_a_restored_database(home: TestHome, backups: Backups) -> None:
+    ledger = lived(home, backups)
+    copies = [restored for restored, _ in backups.restored()]
+    made = []
+    for number, restored in enumerate(copies):
+        with restored.vault() as vault:
+            made.append(filled(vault, [consumer(f"new-{number}"), month(f"new-{number}")], RECORDS))
+    ledger.create(consumer("later"), month("later"), records=RECORDS)
+    places: dict[tuple[bytes, int], bytes] = {}
+    for one in (home, *copies):
+        with one.opened() as copy:
+            for place, scope_id in slots(copy).items():
+                assert places.setdefault(place, scope_id) == scope_id, "two scopes have one slot"
+    assert len(places) == len(ledger.scopes) + 2 * len(copies)
+    assert_open(home, ledger.left)
+    for restored, items in zip(copies, made, strict=True):
+        assert_open(restored, items)
+
+
+def test_a_restored_database_destroys_nothing_that_it_does_not_know_of(home: TestHome, backups: Backups) -> None:
+    """Where something was destroyed since, it is noticed, and the destruction waits; where not, it is done."""
+    ledger = lived(home, backups)
+    ledger.create(consumer("unknown"), month("unknown"), records=RECORDS)
+    (older, _), *_, (newest, known) = backups.restored()
+    with older.destroyer() as destroyer:
+        outcomes = destroyer.destroy([consumer(3), month("c")], **CAUSE)
+        (record,) = destroyer.destroy_records(month("a"), [RECORDS[3]], **CAUSE)
+    assert [type(outcome.error) for outcome in (*outcomes, record)] == [RestoreDetected] * 3
+    assert_open(home, ledger.left)
+    with newest.destroyer() as destroyer:
+        shred(destroyer, consumer(3), month("c"))
+        shred_records(destroyer, month("a"), RECORDS[3])
+    ledger.gone |= {(consumer(3), None), (month("c"), None), (month("a"), RECORDS[3])}
+    assert_open(home, ledger.left)
+    assert_only_the_destroyed_is_shut(newest, ledger, known)
+    for item, result in zip(ledger.items, opened(home, ledger.items), strict=True):
+        assert isinstance(result, KeyVaultError) == ledger.is_gone(item)
+
+
+@pytest.mark.parametrize("home", ["embedded+sqlite"], indirect=True)
+def test_a_restored_database_cannot_create_in_a_month_that_was_destroyed_since(
+    home: TestHome, backups: Backups
+) -> None:
+    ledger = lived(home, backups)
+    (restored, _), *_, (newest, _) = backups.restored()
+    with restored.vault() as vault:
+        assert isinstance(vault.ensure_scopes([month("late", OLD_MONTH)])[0], KeyMissingError)
+    with newest.vault() as vault:
+        values_of(vault.ensure_scopes([month("late", OLD_MONTH)]))
+        assert vault.open(vault.seal(b"x", [month("late", OLD_MONTH)])) == b"x"
+    assert_open(home, ledger.left)
+
+
+def test_a_restored_database_destroys_no_month_as_a_whole_in_which_something_was_destroyed_since(
+    home: TestHome, backups: Backups
+) -> None:
+    """To it nothing in the month's ring is live any more; to the current one there is."""
+    ledger = Ledger(home=home)
+    ledger.create(month("a", OLD_MONTH), month("b", OLD_MONTH), records=RECORDS)
+    backups.take(ledger)
+    ledger.create(month("unknown", OLD_MONTH), month("gone", OLD_MONTH), records=RECORDS)
+    ledger.shred(month("gone", OLD_MONTH))
+    ((restored, _),) = backups.restored()
+    with restored.destroyer() as destroyer:
+        outcomes = destroyer.destroy([month("a", OLD_MONTH), month("b", OLD_MONTH)], **CAUSE)
+    assert [type(outcome.error) for outcome in outcomes] == [RestoreDetected] * 2
+    assert_open(home, ledger.left)
+    ledger.shred(month("a", OLD_MONTH), month("b", OLD_MONTH))
+    assert_open(home, ledger.left)
