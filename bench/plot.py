@@ -19,7 +19,7 @@ PANELS = (
 )
 COLOURS = {"dedicated": "#b3541e", "ring": "#1f6f8b"}
 WIDTH, HEIGHT = 300, 260
-LEFT, RIGHT, TOP, BOTTOM = 56, 16, 44, 44
+LEFT, RIGHT, TOP, BOTTOM = 56, 32, 44, 44
 
 Points = dict[str, list[tuple[float, float]]]
 

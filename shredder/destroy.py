@@ -243,7 +243,7 @@ class Destroyer:
             outcomes |= {(outcome.scope_id, outcome.record_tag): outcome for outcome in finished}
             if progress is not None:
                 progress(len(finished))
-        if known.keys() < set(wanted):
+        if known.keys() < set(wanted):  # what this run has fenced, `finish` has committed, or confirmed
             self._home.database.confirm(self._home.node)
         self._home.database.forget_deleted()
         return [outcomes[key] for key in wanted]

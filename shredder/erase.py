@@ -80,6 +80,7 @@ def finish(
     done = home.database.write(lambda connection: _acknowledge(run, connection, proven))
     if len(done) < len(pending):
         others = _destroyed_meanwhile(home, pending.keys() - done.keys())
+        home.database.confirm(home.node)  # that run may never have heard from the standby
         failed = {key: error for key, error in failed.items() if key not in others}
         done |= others
         home.database.write(lambda connection: _report_failure(run, connection, failed))
