@@ -208,6 +208,12 @@ def check_creatable(scope: Scope, now: datetime) -> None:
         )
 
 
+def month_due_at(month: str) -> datetime:
+    """Return when the account-months of a month (`2026-11`) are due; `LAST_INSTANT` when that is after the year 9999."""
+    year, _, number = month.partition("-")
+    return add_months(datetime(int(year), int(number), 1, tzinfo=UTC), 1 + RETENTION_MONTHS)
+
+
 def add_months(instant: datetime, months: int) -> datetime:
     """Return `instant` (in UTC) some calendar months (0 or more) later; `LAST_INSTANT` when that is after the year 9999.
 

@@ -2,8 +2,9 @@
 
 A worker takes the ring's lease and looks up, in one transaction, everything of the ring that the database calls fenced or destroyed;
 all of that is gone from the state it writes, whoever asked for it. The lease is for progress; that two workers at one ring do no
-harm is the business of `keyvault.custody.ring_state`. A ring of which nothing is live any more is closed in that same transaction,
-against creators, and destroyed as a whole: its transit key and its state.
+harm is the business of `keyvault.custody.ring_state`. The ring of a month that is due is closed in that same transaction, against
+creators, and destroyed as a whole: its transit key and its state. No other ring is, however little of it seems to be live: a database
+that was restored may not know of scopes that others put there since, and only of a due month is it sure that they have to go, too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from sqlalchemy.engine import Connection
@@ -36,6 +37,7 @@ from keyvault.formats import wipe
 from keyvault.puncture_records import EntryRef, leaf_of
 from keyvault.puncture_state import RingState
 from keyvault.results import caught
+from keyvault.scopes import month_due_at
 from keyvault.store import leases, rings
 from keyvault.store.database import Database
 from keyvault.store.rings import RingContent, RingRow
@@ -94,7 +96,6 @@ class RingShredder:
     def _work(self, ring_id: bytes, targets: Sequence[Target]) -> Outcomes:
         with self._leased(ring_id) as (job, done):
             if job.whole:
-                self._check_empty(job)
                 self._states.destroy(ring_id)
                 done.append(partial(rings.note_destroyed, ring_id=ring_id, at=self._clock.now()))
                 return {target.key: RING_DESTROYED for target in targets}
@@ -102,16 +103,6 @@ class RingShredder:
                 with suppress(KeyMissingError):  # another worker replaced the state since it was read, and its entries
                     return self._puncture(job, targets, done)
             return self._puncture(job, targets, done)
-
-    def _check_empty(self, job: _Job) -> None:
-        """Raise `RestoreDetected` where the ring's state shows that the database, to which nothing in it is live, is an older copy."""
-        loaded = caught(self._states.load, job.ring.id)
-        if isinstance(loaded, KeyVaultError):
-            return  # gone already, or nothing that anybody could read
-        try:
-            self._known(loaded, job.content)
-        finally:
-            loaded.state.wipe()
 
     def _puncture(self, job: _Job, targets: Sequence[Target], notes: list[Note]) -> Outcomes:
         stored = self._replaced(job)
@@ -162,7 +153,7 @@ class RingShredder:
         if ring is None:
             raise NotProvenError(f"ring {ring_id.hex()} is not in this database, so nothing of it can be destroyed")
         content = rings.content(connection, ring_id)
-        whole = content.live is None and (ring.month is not None or ring.closed_at is not None)
+        whole = content.live is None and is_due(ring.month, self._clock.now())
         if whole:
             rings.close(connection, ring_id, at=self._clock.now())
         return _Job(ring=ring, content=content, token=token, whole=whole)
@@ -283,6 +274,11 @@ class RingShredder:
                 yield from ((tag, leaf_of(tag) in gone) for tag in some)
         finally:
             node.wipe()
+
+
+def is_due(month: str | None, now: datetime) -> bool:
+    """Tell whether every account-month in a ring of this month is due, also those that the database does not know of."""
+    return month is not None and month_due_at(month) <= now
 
 
 def _lacks(state: RingState, content: RingContent) -> bool:

@@ -236,6 +236,7 @@ def test_a_creator_that_was_first_keeps_its_months_ring_alive(home: TestHome) ->
         assert looking.database.read(lambda c: rings.by_id(c, [ring or b""]))[ring or b""].destroyed_at is None
 
 
+@pytest.mark.usefixtures("months_are_due")
 def test_a_creator_that_was_late_finds_the_months_ring_closed_and_goes_elsewhere(
     home: TestHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,6 +132,7 @@ PROOFS = {
 }
 
 
+@pytest.mark.usefixtures("months_are_due")
 def test_events_carry_commitments_and_the_evidence(home: TestHome, custody: str) -> None:
     create(home, PERSON, OTHER, MONTH)
     with home.opened() as opened:
@@ -223,6 +224,7 @@ REPLACING = both_sides("rotate", "encrypt", "put_state", "set_min_versions", "tr
 DELETING = both_sides("delete_keys", "read_keys", "delete_state", "list_state")
 
 
+@pytest.mark.usefixtures("months_are_due")
 @in_ring_custody
 def test_an_engine_that_fails_at_a_step_of_a_ring_leaves_the_destruction_pending_and_says_so(home: TestHome) -> None:
     cases = [(f"consumer/acct-1/{index}", at) for index, at in enumerate(REPLACING)]
@@ -263,6 +265,7 @@ def _deletes_nothing(_engine: object, names: Sequence[str]) -> list[None]:
     return [None for _ in names]
 
 
+@pytest.mark.usefixtures("months_are_due")
 @pytest.mark.parametrize(
     ("custody", "name", "call", "fault"),
     [
@@ -304,6 +307,7 @@ def test_a_state_that_still_holds_the_scope_is_not_called_punctured(
         assert vault.open(vault.seal(b"untouched", [OTHER])) == b"untouched"
 
 
+@pytest.mark.usefixtures("months_are_due")
 def test_a_deletion_that_failed_is_no_destruction_although_the_key_reads_absent(
     home: TestHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,12 +320,12 @@ def test_a_deletion_that_failed_is_no_destruction_although_the_key_reads_absent(
             delete_keys(engine, names)
             return [Unavailable("the answer was lost") for _ in names]
 
-        monkeypatch.setattr(type(opened.engine), "delete_keys", interrupted)
-        outcome = Destroyer(opened).destroy([MONTH], ticket="T-1", requested_by="tester")[0]
+        with monkeypatch.context() as patch:
+            patch.setattr(type(opened.engine), "delete_keys", interrupted)
+            outcome = Destroyer(opened).destroy([MONTH], ticket="T-1", requested_by="tester")[0]
         assert isinstance(outcome.error, Unavailable)
         assert row_of(opened, MONTH).state is KeyState.DEACTIVATED
         assert "key.destroyed" not in {event["type"] for event in events(opened)}
-        monkeypatch.undo()
         assert Destroyer(opened).finish_pending()[0].error is None
 
 

@@ -300,6 +300,7 @@ def test_a_shred_takes_both_keys_and_the_event_proves_both(home: TestHome) -> No
         assert isinstance(opened.custodies[CustodyCode.DEDICATED].open_identities([before])[0], KeyVaultError)
 
 
+@pytest.mark.usefixtures("months_are_due")
 def test_a_month_alone_in_its_ring_goes_with_the_ring_and_its_own_key(home: TestHome) -> None:
     migrated(home, MONTH)
     shred(home, MONTH)

@@ -107,6 +107,7 @@ def shred_group(home: Home, *, number: int) -> None:
     assert [outcome.error for outcome in destroyer.finish_pending()] == [None] * (len(names) + 2)
 
 
+@pytest.mark.usefixtures("months_are_due")
 def test_a_group_shred_killed_at_every_step_is_finished_by_the_next_run(home: TestHome) -> None:
     ledger = Ledger(home=home)
     ledger.create(consumer("neighbour"), month("neighbour"), records=RECORDS)

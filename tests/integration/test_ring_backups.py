@@ -107,6 +107,7 @@ def assert_only_the_destroyed_is_shut(home: TestHome, ledger: Ledger, known: fro
             assert result == item.content
 
 
+@pytest.mark.usefixtures("months_are_due")
 def test_no_backup_opens_what_was_destroyed_since_and_each_opens_the_rest(home: TestHome, backups: Backups) -> None:
     ledger = lived(home, backups)
     assert_only_the_destroyed_is_shut(home, ledger, frozenset(ledger.scopes))
@@ -158,6 +159,7 @@ def test_a_restored_database_destroys_nothing_that_it_does_not_know_of(home: Tes
         assert isinstance(result, KeyVaultError) == ledger.is_gone(item)
 
 
+@pytest.mark.usefixtures("months_are_due")
 @pytest.mark.parametrize("home", ["embedded+sqlite"], indirect=True)
 def test_a_restored_database_cannot_create_in_a_month_that_was_destroyed_since(
     home: TestHome, backups: Backups
@@ -188,3 +190,19 @@ def test_a_restored_database_destroys_no_month_as_a_whole_in_which_something_was
     assert_open(home, ledger.left)
     ledger.shred(month("a", OLD_MONTH), month("b", OLD_MONTH))
     assert_open(home, ledger.left)
+
+
+def test_a_restored_database_takes_no_scope_with_it_that_was_put_into_a_months_ring_since(
+    home: TestHome, backups: Backups
+) -> None:
+    """Nothing was destroyed in the ring since, so nothing shows that the database is older; and to it nothing is live there."""
+    ledger = Ledger(home=home)
+    ledger.create(month("a"), month("a", OLD_MONTH), records=RECORDS)
+    backups.take(ledger)
+    ledger.create(month("unknown"), month("unknown", OLD_MONTH), records=RECORDS)
+    ((restored, _),) = backups.restored()
+    with restored.destroyer() as destroyer:
+        shred(destroyer, month("a"), month("a", OLD_MONTH))
+    assert_open(home, [item for item in ledger.items if "unknown" in item.scope])
+    gone = [item for item in ledger.items if "unknown" not in item.scope]
+    assert {type(result) for result in opened(home, gone)} <= {KeyMissingError}

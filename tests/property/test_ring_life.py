@@ -48,6 +48,7 @@ def live(roots: Roots, how: settings) -> None:
     run_state_machine_as_test(lambda: RingLife(roots), settings=how)  # type: ignore[arg-type]  # it takes factories, too
 
 
+@pytest.mark.usefixtures("months_are_due")
 def test_the_life_of_rings(roots: Roots) -> None:
     how = settings(settings.get_profile(PROFILE), max_examples=EXAMPLES[PROFILE], stateful_step_count=STEPS)
     live(roots, how)

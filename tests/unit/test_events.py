@@ -152,8 +152,7 @@ def test_no_event_of_a_scopes_life_carries_its_name(tmp_path: Path) -> None:
         "scope.suspended",
         "scope.resumed",
         "destroy.fenced",
-        "key.destroyed",  # punctured
-        "key.destroyed",  # with its month's ring
+        "key.destroyed",
     ]
     for word in (b"Quince", b"Zenobia", b"Medlar", b"Philippa"):
         assert not any(word in body for body in bodies), word
