@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 import statistics
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from unittest.mock import patch
 
 from bench.custody import CONCURRENCY, PlainVault, plain
 from bench.progress import consumers, create, say
 from bench.rows import Row, compared
+from keyvault.testing import ManualClock
 from shredder.destroy import Destroyer
 from tests.homes import TestHome
 from tests.servers import PostgresServer, VaultServer
@@ -36,7 +40,8 @@ def run(home: TestHome, server: VaultServer, _postgres: PostgresServer, scale: f
         single, bare_single = single_latency(destroyer, rival, picked[:SINGLE])
         before = bare_rate(rival, "before")
         some = shred_rate(destroyer, picked[SINGLE:], "random scopes")
-        due = shred_rate(destroyer, months, "a month")
+        with when_due(home) as later:
+            due = shred_rate(later, months, "a due month")
         bare = ("concurrent config + delete", max(before, bare_rate(rival, "after")))
     return [
         compared(
@@ -48,7 +53,7 @@ def run(home: TestHome, server: VaultServer, _postgres: PostgresServer, scale: f
             command=COMMAND,
         ),
         compared(
-            f"shredding a month of {len(months):,} account-months", "/s", due, rival=bare, bar=50, command=COMMAND
+            f"shredding a due month of {len(months):,} account-months", "/s", due, rival=bare, bar=50, command=COMMAND
         ),
         Row(
             name="shredding one scope",
@@ -62,6 +67,14 @@ def run(home: TestHome, server: VaultServer, _postgres: PostgresServer, scale: f
             command=COMMAND,
         ),
     ]
+
+
+@contextmanager
+def when_due(home: TestHome) -> Iterator[Destroyer]:
+    """Open the home with a clock that is 26 months ahead, when this month's account-months are due."""
+    clock = ManualClock(datetime.now(UTC) + timedelta(days=26 * 31))
+    with patch("keyvault.home.make_clock", lambda _settings: clock), home.destroyer() as destroyer:
+        yield destroyer
 
 
 def shred_rate(destroyer: Destroyer, names: list[str], what: str) -> float:
