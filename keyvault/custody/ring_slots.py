@@ -140,7 +140,7 @@ class SlotAllocator:
         path = slots_path(ring.id, self._incarnation)
         known = self._reserved.get(ring.id)  # mostly nobody else has reserved since, which check-and-set tells
         for _ in range(ATTEMPTS):
-            version, known = self._version(path) if known is None else known, None
+            version, known = self._version(path) if known is None or known < ring.chunks else known, None
             if version < ring.chunks:
                 raise RestoreDetected(
                     f"ring {ring.id.hex()}: the engine has given out {version} chunks of slots, and the database knows of {ring.chunks}: the "
