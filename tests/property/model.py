@@ -69,10 +69,10 @@ class Model:
 
 
 def refusal(scopes: Sequence[ModelScope | None]) -> type[KeyVaultError] | None:
-    """Return what the first of the scopes that is not active is refused with."""
+    """Return what the first of the scopes that is not active is refused with; one that is unknown comes before all others."""
+    if None in scopes:
+        return UnknownScopeError
     for scope in scopes:
-        if scope is None:
-            return UnknownScopeError
-        if scope.state in REFUSALS:
+        if scope is not None and scope.state in REFUSALS:
             return REFUSALS[scope.state]
     return None
