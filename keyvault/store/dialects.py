@@ -42,6 +42,25 @@ def conditions(connection: Connection, column: sa.Column[T], values: Iterable[T]
         yield column.in_(chunk)
 
 
+def pair_conditions(
+    connection: Connection, first: sa.Column[T], second: sa.Column[T], pairs: Iterable[tuple[T, T]]
+) -> Iterator[sa.ColumnElement[bool]]:
+    """As `conditions`, for the values that two columns have together."""
+    ordered = sorted(set(pairs))
+    columns = sa.tuple_(first, second)
+    if connection.dialect.name == "postgresql":
+        for chunk in chunks(ordered, ARRAY_CHUNK):
+            arrays = [
+                sa.bindparam(None, list(values), type_=_array(column.type))
+                for column, values in zip((first, second), zip(*chunk, strict=True), strict=True)
+            ]
+            wanted = sa.func.unnest(*arrays).table_valued("one", "other").render_derived(name="wanted")
+            yield columns.in_(sa.select(wanted.c.one, wanted.c.other))
+        return
+    for chunk in chunks(ordered):
+        yield columns.in_(chunk)
+
+
 def insert_rows(
     connection: Connection,
     table: sa.Table,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from keyvault.states import KeyState
-from keyvault.store.dialects import chunks, conflict_insert
+from keyvault.store.dialects import chunks, conflict_insert, pair_conditions
 from keyvault.store.tables import destructions, fenced_records
 
 RecordKey = tuple[bytes, bytes]
@@ -38,12 +38,8 @@ class RecordRow:
 def by_key(connection: Connection, keys: Iterable[RecordKey], *, lock: bool = False) -> dict[RecordKey, RecordRow]:
     """Return the marks that these records have; `lock` holds them until the transaction ends."""
     found: dict[RecordKey, RecordRow] = {}
-    for chunk in chunks(sorted(set(keys))):
-        query = (
-            _select()
-            .where(sa.tuple_(fenced_records.c.scope_id, fenced_records.c.tag).in_(chunk))
-            .order_by(fenced_records.c.scope_id, fenced_records.c.tag)
-        )
+    for condition in _with_keys(connection, keys):
+        query = _select().where(condition).order_by(fenced_records.c.scope_id, fenced_records.c.tag)
         for row in connection.execute(query.with_for_update(of=fenced_records) if lock else query):
             mark = _value(row)
             found[mark.key] = mark
@@ -79,10 +75,8 @@ def put(
 def remove(connection: Connection, keys: Iterable[RecordKey], *, state: KeyState) -> set[RecordKey]:
     """Take away marks that are in `state`; return which."""
     removed: set[RecordKey] = set()
-    for chunk in chunks(sorted(set(keys))):
-        statement = sa.delete(fenced_records).where(
-            sa.tuple_(fenced_records.c.scope_id, fenced_records.c.tag).in_(chunk), fenced_records.c.state == str(state)
-        )
+    for condition in _with_keys(connection, keys):
+        statement = sa.delete(fenced_records).where(condition, fenced_records.c.state == str(state))
         returned = connection.execute(statement.returning(fenced_records.c.scope_id, fenced_records.c.tag))
         removed.update((row.scope_id, row.tag) for row in returned)
     return removed
@@ -91,13 +85,10 @@ def remove(connection: Connection, keys: Iterable[RecordKey], *, state: KeyState
 def acknowledge(connection: Connection, keys: Iterable[RecordKey], *, at: datetime) -> set[RecordKey]:
     """Mark fenced records as destroyed; return which."""
     done: set[RecordKey] = set()
-    for chunk in chunks(sorted(set(keys))):
+    for condition in _with_keys(connection, keys):
         statement = (
             sa.update(fenced_records)
-            .where(
-                sa.tuple_(fenced_records.c.scope_id, fenced_records.c.tag).in_(chunk),
-                fenced_records.c.state == str(KeyState.DEACTIVATED),
-            )
+            .where(condition, fenced_records.c.state == str(KeyState.DEACTIVATED))
             .values(state=str(KeyState.DESTROYED), destroyed_at=at)
         )
         returned = connection.execute(statement.returning(fenced_records.c.scope_id, fenced_records.c.tag))
@@ -118,6 +109,10 @@ def count_by_state(connection: Connection) -> Mapping[KeyState, int]:
     query = sa.select(fenced_records.c.state, sa.func.count()).group_by(fenced_records.c.state)
     counted.update({KeyState(state): count for state, count in connection.execute(query)})
     return counted
+
+
+def _with_keys(connection: Connection, keys: Iterable[RecordKey]) -> Iterator[sa.ColumnElement[bool]]:
+    return pair_conditions(connection, fenced_records.c.scope_id, fenced_records.c.tag, keys)
 
 
 def _select() -> sa.Select[Any]:
