@@ -18,7 +18,7 @@ NEIGHBOUR = "consumer/acct-1/neighbour"
 
 def home_with(directory: Path, server: VaultServer, scopes: Sequence[str] = (VICTIM, NEIGHBOUR)) -> TestHome:
     """Make a home on `server` that holds `scopes`."""
-    home = vault_home(directory, server, f"sqlite:///{directory / 'store.db'}")
+    home = vault_home(directory, server, f"sqlite:///{directory / 'store.db'}", custody="dedicated")
     with home.vault() as vault:
         values_of(vault.ensure_scopes(scopes))
     return home

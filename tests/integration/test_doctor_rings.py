@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from keyvault.custody.ring_sealing import key_name, pointer_path
 from keyvault.doctor import check_home
-from keyvault.doctor.rings import CURRENT, NAMES, PUNCTURED, WHOLE
+from keyvault.doctor.rings import CURRENT, KEPT, NAMES, PUNCTURED, WHOLE
 from keyvault.home import open_home
 from keyvault.results import values_of
 from keyvault.states import KeyState
@@ -36,6 +36,7 @@ def test_a_sound_home_says_how_much_was_looked_at(tmp_path: Path, vault_server: 
     assert findings(home) == {
         WHOLE: (True, "1 rings"),
         CURRENT: (True, "epochs and slots agree"),
+        KEPT: (True, "2 scopes"),
         PUNCTURED: (True, "1 destroyed scopes"),
     }
     assert all(check.ok is not False for check in check_home(home.path))
