@@ -21,6 +21,8 @@ from keyvault.values import DataKey, KeyRequest, UnwrapRequest
 from keyvault.wrapped import WrappedKey, parse_wrapped
 from keyvault.wrapping import TargetKeys, WrappingKeys, target_keys
 
+_new_tuple = tuple.__new__
+
 
 class LeasedIssuer(Issuer):
     """Keeps the wrapping keys that it admitted, and answers with them until their lease ends (G3). Thread-safe."""
@@ -60,7 +62,8 @@ class LeasedIssuer(Issuer):
             try:
                 if request.associated_data:
                     check_associated_data(request.associated_data)
-                results.append(DataKey(key, found.key.wrap_under(nonce, key, request.associated_data)))
+                wrapped = found.key.wrap_under(nonce, key, request.associated_data)
+                results.append(_new_tuple(DataKey, (key, wrapped)))  # DataKey's own constructor takes twice as long
             except KeyVaultError as error:
                 left.append(
                     index

@@ -203,7 +203,7 @@ class WrappingKey:
 
         What `labelled` would return is put together from parts made once, because this runs for every message that is sealed.
         """
-        aead = self._usable()
+        aead = self._aead or self._usable()
         if next(self._wraps) > MAX_WRAPS:
             raise KeyVaultError("this wrapping key has made all its 2^32 wraps; derive one with a fresh salt")
         middle = nonce + _SIZES[len(dek)]
