@@ -387,6 +387,7 @@ def test_vault_hears_of_each_erasure_by_its_id(tmp_path: Path, vault_server: Vau
     assert {("update", f"keys/{key}/config"), ("delete", f"keys/{key}"), ("read", f"keys/{key}")} <= told
 
 
+@pytest.mark.usefixtures("months_are_due")
 def test_vault_hears_of_every_call_for_a_ring_by_the_erasures_id(
     tmp_path: Path, vault_server: VaultServer, postgres_url: str
 ) -> None:
