@@ -32,12 +32,13 @@ def test_it_looks_no_more_after_it_was_closed() -> None:
     looked: list[None] = []
     timer = ExpiryTimer(lambda: looked.append(None))
     timer.arm(1000)
+    armed = timer._timer
     timer.close()
     timer.arm(0)
-    for thread in threading.enumerate():
-        if isinstance(thread, threading.Timer):
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
+    assert armed is not None
+    assert timer._timer is armed
+    armed.join(PATIENCE)
+    assert not armed.is_alive()
     assert looked == []
 
 
