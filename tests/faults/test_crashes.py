@@ -102,11 +102,16 @@ def test_destruction_killed_at_every_step(home: TestHome, custody: str) -> None:
     )
 
 
+@pytest.mark.usefixtures("months_are_due")
 @in_ring_custody
 def test_the_destruction_of_a_whole_ring_killed_at_every_step(home: TestHome, custody: str) -> None:
-    """All account-months of a month: their ring goes with its transit key, and another is opened for the month's next."""
+    """A month that is due: its ring goes with its transit key, and another is opened for the month's next."""
     months = ("communications/acct-{}-1/2026-10", "communications/acct-{}-2/2026-10")
     killed_at_every_step(home, custody, names=months, kept="communications/acct-{}/2026-09")
+    with home.opened() as opened:
+        used = [ring for ring in opened.database.read(rings.all_rings) if ring.month == "2026-10" and ring.chunks]
+    assert len(used) > FEWEST_STEPS
+    assert all(ring.destroyed_at is not None for ring in used)
 
 
 def killed_at_every_step(home: TestHome, custody: str, *, names: tuple[str, ...], kept: str) -> None:
