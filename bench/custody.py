@@ -33,7 +33,7 @@ def run(vault: VaultServer, postgres: PostgresServer) -> list[Row]:
     url = postgres.create_database()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            home = vault_home(Path(folder), vault, url)
+            home = vault_home(Path(folder), vault, url, custody="dedicated")
             return [*data_key_rows(home, vault), destroy_row(home, vault)]
     finally:
         postgres.drop_database(url)

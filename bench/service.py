@@ -42,7 +42,7 @@ def creation_rows(label: str, server: VaultServer | None, url: str) -> list[Row]
             sample = names[:: SCOPES // LOOKUPS]
             look_up = best(lambda: [values_of(vault.describe([name])) for name in sample])
             batch = best(lambda: values_of(vault.describe(names)))
-    where = f"PostgreSQL and {label}"
+    where = f"PostgreSQL and {label}, ring custody"
     return [
         Row(name=f"creation of 10,000 scopes, {where}", value=SCOPES / create, unit="/s", command=COMMAND),
         Row(name=f"look-up by name, one a call, {where}", value=LOOKUPS / look_up, unit="/s", command=COMMAND),
