@@ -104,9 +104,8 @@ def test_a_wrong_number_of_scopes_is_refused(names: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("record", ["r-1", ""])
 def test_dedicated_custody_has_no_keys_for_records(record: str) -> None:
-    with pytest.raises(
-        RecordsNotSupportedError, match=r"dedicated custody, which has no keys for single records: seal"
-    ):
+    way_out = r"seal under the account-month alone, or move the scope with `keyvault scope migrate`$"
+    with pytest.raises(RecordsNotSupportedError, match=way_out):
         admit(KeyRequest(scopes=(MONTH,), record=record), ROWS)
 
 
@@ -305,3 +304,9 @@ def test_no_refusal_shows_a_name() -> None:
             admit(request, rows)
         assert "Zenobia" not in str(raised.value)
         assert "acct-1" not in str(raised.value)
+
+
+def test_a_record_id_that_utf_8_cannot_carry_is_refused() -> None:
+    with pytest.raises(InvalidInputError) as raised:
+        tag_of(RING_ROWS[MONTH], "\ud800", INDEX_KEY)
+    assert str(raised.value) == "a record's id holds a lone surrogate, which UTF-8 cannot carry"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from keyvault import puncture_records, puncture_state
-from keyvault.errors import InvalidFormatError, InvalidInputError
-from keyvault.puncture import MAX_HEIGHT, Frontier, new_frontier
+from keyvault.errors import InvalidFormatError, InvalidInputError, KeyVaultError
+from keyvault.puncture import MAX_HEIGHT, Frontier, new_frontier, usable
 from keyvault.puncture_records import (
     Chunk,
     EntryRef,
@@ -102,6 +102,11 @@ REFUSALS: list[tuple[str, Callable[[], Any], str]] = [
         lambda: Frontier(height=3, first=4, seeds=bytearray(SEED)),
         "a tree's first leaf is a multiple of its size, below 2^63",
     ),
+    (
+        "leaves",
+        lambda: Frontier(height=3, seeds=bytearray(SEED), punctured=(3, 3)),
+        "punctured leaves must ascend, without repetition, within their tree",
+    ),
     ("tag", lambda: leaf_of(b"\x80" + bytes(7)), "a record tag has 8 bytes, the first bit zero"),
     ("replacing", lambda: index().replace({7: ()}), "an index can replace only chunks that it has"),
 ]
@@ -177,3 +182,9 @@ def test_chunks_may_be_as_long_as_an_entry() -> None:
     assert partition(frontier, limit=encoded_size(frontier)) == [frontier]
     with pytest.raises(InvalidInputError, match=r"^chunks have a limit of \d+ to 380000 bytes$"):
         partition(frontier, limit=puncture_records.MAX_ENTRY_BYTES + 1)
+
+
+def test_a_wiped_seed_says_so() -> None:
+    with pytest.raises(KeyVaultError) as raised:
+        usable(bytearray(32))
+    assert str(raised.value) == "this secret state was wiped; read it again"

@@ -8,7 +8,16 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from keyvault.errors import AlreadyDueError, InvalidScopeError, NotYetOpenError
-from keyvault.scopes import KIND_RULES, LAST_INSTANT, MAX_NAME_BYTES, Scope, ScopeKind, add_months, check_creatable
+from keyvault.scopes import (
+    KIND_RULES,
+    LAST_INSTANT,
+    MAX_NAME_BYTES,
+    Scope,
+    ScopeKind,
+    add_months,
+    check_creatable,
+    month_due_at,
+)
 from tests.vectors import load
 
 VECTORS = load("scope-names")
@@ -222,3 +231,11 @@ def test_add_months_never_falls_short(instant: datetime, months: int) -> None:
 
 def test_add_months_after_the_last_year() -> None:
     assert add_months(at("9999-12-01"), 1) == LAST_INSTANT
+
+
+@pytest.mark.parametrize(
+    ("month", "due"), [("2024-05", "2026-07-01"), ("2024-11", "2027-01-01"), ("2023-01", "2025-03-01")]
+)
+def test_a_month_is_due_when_its_account_months_are(month: str, due: str) -> None:
+    assert month_due_at(month) == datetime.fromisoformat(f"{due}T00:00:00+00:00")
+    assert month_due_at(month) == Scope.parse(f"communications/acct-1/{month}").due_at
