@@ -138,7 +138,7 @@ class ScopeCreator:
         ]
         drafts = {}
         now = self._clock.now()
-        account = cache(partial(self._keys.pseudonym_of, "account"))
+        subject = cache(self._keys.pseudonym_of)
         for (wanted, placement, scope_id, salt), sealed in zip(
             placed, self._custody.seal_identities(identities), strict=True
         ):
@@ -156,7 +156,7 @@ class ScopeCreator:
                 kind=scope.kind,
                 period=scope.period,
                 due_at=scope.due_at,
-                account=None if scope.account is None else account(scope.account),
+                account=subject(*scope.subject),
                 lookup=wanted.lookup,
                 commitment=commit(salt, scope.canonical),
                 salt=None if scope.rules.names_person else salt,

@@ -49,6 +49,12 @@ class EventType(StrEnum):
     RECORD_DESTROYED = "record.destroyed"
     DESTROY_FAILED = "destroy.failed"
     UNUSED_KEYS_DELETED = "unused_keys.deleted"
+    POLICY_CHANGED = "policy.changed"
+    FACTS_RECORDED = "facts.recorded"
+    REQUEST_RECEIVED = "request.received"
+    REQUEST_REFUSED = "request.refused"
+    REQUEST_APPROVED = "request.approved"
+    REQUEST_CANCELLED = "request.cancelled"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,15 +71,22 @@ def new_event_id() -> str:
     return str(uuid.uuid4())
 
 
-def make_event(kind: EventType, payload: Mapping[str, Value], *, at: datetime, event_id: str | None = None) -> Event:
-    """Build an event. `InvalidInputError` when it would not fit a log entry."""
+def make_event(
+    kind: EventType,
+    payload: Mapping[str, Value],
+    *,
+    at: datetime,
+    event_id: str | None = None,
+    policy: str = POLICY_VERSION,
+) -> Event:
+    """Build an event, resting on a version of the retention policy. `InvalidInputError` when it would not fit a log entry."""
     identity = event_id or new_event_id()
     header: dict[str, Value] = {
         "v": SCHEMA_VERSION,
         "id": identity,
         "type": str(kind),
         "at": instant(at),
-        "policy": POLICY_VERSION,
+        "policy": policy,
     }
     body = canonical({**payload, **header})
     if len(body) > MAX_EVENT_BYTES:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from sqlalchemy.engine import Connection
 
@@ -111,8 +112,15 @@ class ScopeMigrator:
                 results[scope] = row
             elif placements[scope] in bound:
                 results[scope] = after = _placed(row, placements[scope])
-                place = {"custody": after.custody, "ring_id": after.ring_id, "slot": after.slot}
-                scope_store.change_state(connection, [row.id], before=[row.state], after=row.state, **place)
+                place: dict[str, Any] = {"custody": after.custody, "ring_id": after.ring_id, "slot": after.slot}
+                scope_store.change_state(
+                    connection,
+                    [row.id],
+                    before=[row.state],
+                    after=row.state,
+                    suspended_by=row.suspended_by,
+                    **place,
+                )
                 events.append(self._event(after))
         outbox.append(connection, events)
         return results

@@ -72,6 +72,18 @@ KIND_RULES: Mapping[ScopeKind, KindRules] = MappingProxyType(
     }
 )
 
+SUBJECTS: Mapping[ScopeKind, str] = MappingProxyType(
+    {
+        ScopeKind.COMMUNICATIONS: "account",
+        ScopeKind.CONSUMER: "account",
+        ScopeKind.CUSTOMER: "account",
+        ScopeKind.USER: "user",
+        ScopeKind.MARKETING: "contact",
+        ScopeKind.BUSINESS: "business",
+    }
+)
+"""The kind of subject whose facts decide over scopes of a kind; a subject's pseudonym is `SystemKeys.pseudonym_of(kind, id)`."""
+
 _SHAPES = {(kind, len(shape)): shape for kind, rules in KIND_RULES.items() for shape in rules.shapes}
 _KINDS = {kind.value: kind for kind in ScopeKind}
 _FORMS = {
@@ -159,6 +171,11 @@ class Scope:
     def account(self) -> str | None:
         """The account's id, or None for kinds that belong to no account."""
         return self._segment(ACCOUNT)
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """Whose facts decide over the scope: `account`, `user`, `contact` or `business`, and the id (a business year's: account/year)."""
+        return SUBJECTS[self.kind], "/".join(self.segments) if self.kind is ScopeKind.BUSINESS else self.segments[0]
 
     @property
     def period(self) -> str | None:

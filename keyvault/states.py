@@ -7,7 +7,7 @@ goes back from `DEACTIVATED`: a committed destruction is final.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from types import MappingProxyType
 
 from keyvault.errors import InvalidTransitionError, ScopeDestroyedError, ScopeFencedError, ScopeSuspendedError
@@ -20,6 +20,14 @@ class KeyState(StrEnum):
     SUSPENDED = "suspended"
     DEACTIVATED = "deactivated"
     DESTROYED = "destroyed"
+
+
+class SuspendedBy(IntEnum):
+    """Why a scope is suspended, and so who resumes it: what a user deleted comes back by request, what facts suspended by facts."""
+
+    USER = 1
+    FACTS = 2
+    WAITING = 3
 
 
 class Action(StrEnum):

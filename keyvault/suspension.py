@@ -12,7 +12,7 @@ from keyvault.clock import Clock
 from keyvault.errors import KeyVaultError, UnknownScopeError
 from keyvault.events import EventType, b64, make_event
 from keyvault.results import caught
-from keyvault.states import Action, KeyState, apply, check_issuable
+from keyvault.states import Action, KeyState, SuspendedBy, apply, check_issuable
 from keyvault.store import fenced_records, outbox
 from keyvault.store import scopes as scope_store
 from keyvault.store.database import Database
@@ -94,8 +94,9 @@ def _move(connection: Connection, clock: Clock, rows: dict[bytes, ScopeRow], loo
     if row.state not in {KeyState.ACTIVE, KeyState.SUSPENDED}:
         check_issuable(row.state, row.id)
     after = apply(row.state, action)
-    scope_store.change_state(connection, [row.id], before=[row.state], after=after)
+    why = SuspendedBy.USER if after is KeyState.SUSPENDED else None
+    scope_store.change_state(connection, [row.id], before=[row.state], after=after, suspended_by=why)
     payload = {"scope": b64(row.commitment), "scope_id": b64(row.id)}
     outbox.append(connection, [make_event(event_type, payload, at=clock.now())])
-    rows[lookup] = replace(row, state=after)
+    rows[lookup] = replace(row, state=after, suspended_by=why)
     return rows[lookup]

@@ -36,7 +36,7 @@ from keyvault.store.fenced_records import RecordKey, RecordRow
 from keyvault.store.scopes import ScopeRow
 from keyvault.transit.base import audit_event
 from shredder.erase import Key, Outcome, finish
-from shredder.fence import Cause, fence, fence_records, stamp
+from shredder.fence import LIVE, Cause, fence, fence_records, stamp
 
 GROUP = 1_000
 BATCH = 10_000
@@ -119,10 +119,20 @@ class Destroyer:
             if isinstance(item, KeyVaultError):
                 raise item
             plan.append(item)
-        live = [item.row for item in plan if item.action is PlannedAction.DESTROY]
-        fenced = fence(self._home, live, Cause(reason=reason, ticket=ticket, requested_by=requested_by))
+        cause = Cause(reason=reason, ticket=ticket, requested_by=requested_by)
+        return self.destroy_rows([item.row for item in plan], cause, progress)
+
+    def destroy_rows(
+        self, rows: Sequence[ScopeRow], cause: Cause, progress: Callable[[int], None] | None = None
+    ) -> list[Outcome]:
+        """Destroy scopes whose rows the caller has read and judged: requests and sweeps. As `destroy`, an outcome a scope.
+
+        What is fenced or destroyed already is finished, or left; a row that changed since is judged by the database.
+        """
+        live = [row for row in rows if row.state in LIVE]
+        fenced = fence(self._home, live, cause)
         known = {(row.id, b""): (row, fenced[row.id]) for row in live if row.id in fenced}
-        return self._finish([(item.row.id, b"") for item in plan], known, progress)
+        return self._finish([(row.id, b"") for row in rows], known, progress)
 
     def plan_records(self, name: str, records: Sequence[str]) -> list[PlanItem]:
         """Say for each record of an account-month what a run would do. Changes nothing.
@@ -156,13 +166,16 @@ class Destroyer:
         """Destroy single records of one account-month; the rest of it stays. As `destroy`, an outcome a record."""
         check_cause(ticket, reason)
         plan = self.plan_records(name, records)
-        live = [item.record_tag for item in plan if item.action is PlannedAction.DESTROY]
-        known: Fenced = {}
-        if live:
-            cause = Cause(reason=reason, ticket=ticket, requested_by=requested_by)
-            row = plan[0].row
-            known = {key: (row, destroy_id) for key, destroy_id in fence_records(self._home, row, live, cause).items()}
-        return self._finish([(item.row.id, item.record_tag) for item in plan], known, progress)
+        cause = Cause(reason=reason, ticket=ticket, requested_by=requested_by)
+        return self.destroy_tags(plan[0].row, [item.record_tag for item in plan], cause, progress) if plan else []
+
+    def destroy_tags(
+        self, row: ScopeRow, tags: Sequence[bytes], cause: Cause, progress: Callable[[int], None] | None = None
+    ) -> list[Outcome]:
+        """Destroy records of one account-month by their tags (8 bytes each), an outcome a record. Raises as `fence_records`."""
+        fenced = fence_records(self._home, row, tags, cause)
+        known = {key: (row, destroy_id) for key, destroy_id in fenced.items()}
+        return self._finish([(row.id, tag) for tag in tags], known, progress)
 
     def finish_pending(self, progress: Callable[[int], None] | None = None) -> list[Outcome]:
         """Finish every destruction that is fenced and not acknowledged, and delete keys that no scope was bound to."""

@@ -24,7 +24,15 @@ from keyvault.errors import (
     ScopeDestroyedError,
     ScopeFencedError,
 )
-from keyvault.events import MAX_SCOPES_PER_EVENT, EventType, Value, b64, make_event, new_event_id
+from keyvault.events import (
+    MAX_SCOPES_PER_EVENT,
+    POLICY_VERSION,
+    EventType,
+    Value,
+    b64,
+    make_event,
+    new_event_id,
+)
 from keyvault.home import Home
 from keyvault.states import KeyState, check_issuable
 from keyvault.store import destructions, fenced_records, outbox, system
@@ -42,11 +50,19 @@ LIVE = (KeyState.ACTIVE, KeyState.SUSPENDED)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cause:
-    """Why a group is destroyed. `ticket` and `requested_by` go into the log as pseudonyms only."""
+    """Why a group is destroyed. `ticket` and the people go into the log as pseudonyms only.
+
+    `approvals`: of how many people, the requester counted in; 0 where the policy's own rule asks. `request`: the id of the request that
+    was approved. `policy`: the version of the retention policy that it rests on.
+    """
 
     reason: str
     ticket: str
     requested_by: str
+    approved_by: str | None = None
+    approvals: int = 1
+    request: bytes | None = None
+    policy: str = POLICY_VERSION
 
 
 def fence(home: Home, rows: Sequence[ScopeRow], cause: Cause) -> dict[bytes, bytes]:
@@ -60,7 +76,13 @@ def fence(home: Home, rows: Sequence[ScopeRow], cause: Cause) -> dict[bytes, byt
     fenced: dict[bytes, bytes] = {}
 
     def prepared(group: Sequence[ScopeRow]) -> Callable[[], dict[bytes, bytes]]:
-        mark = partial(_mark, group=group, destruction=_new_destruction(home, cause), openings=_openings(home, group))
+        mark = partial(
+            _mark,
+            group=group,
+            destruction=_new_destruction(home, cause),
+            stated=_stated(home, cause),
+            openings=_openings(home, group),
+        )
         return partial(home.database.write, mark)
 
     for marked in one_ahead(map(prepared, chunks(ordered, MAX_SCOPES_PER_EVENT))):
@@ -77,7 +99,13 @@ def fence_records(home: Home, row: ScopeRow, tags: Sequence[bytes], cause: Cause
     for some in chunks(tags, MAX_SCOPES_PER_EVENT):
         keys = [(row.id, tag) for tag in some]
         fenced |= home.database.write(
-            partial(_mark_records, row=row, keys=keys, destruction=_new_destruction(home, cause))
+            partial(
+                _mark_records,
+                row=row,
+                keys=keys,
+                destruction=_new_destruction(home, cause),
+                stated=_stated(home, cause),
+            )
         )
     return fenced
 
@@ -121,6 +149,7 @@ def _mark(
     *,
     group: Sequence[ScopeRow],
     destruction: Destruction,
+    stated: Mapping[str, Value],
     openings: Mapping[bytes, bytes],
 ) -> dict[bytes, bytes]:
     """Fence what is still live of the group; return what was, and still sits where its row says, with `destruction`'s id."""
@@ -132,12 +161,17 @@ def _mark(
     scope_store.change_state(connection, live, before=LIVE, after=KeyState.DEACTIVATED, destroy_id=destruction.id)
     kept = {scope: sealed for scope, sealed in openings.items() if scope in live}
     destructions.keep_openings(connection, kept, until=destruction.created_at + BACKUP_HORIZON)
-    _tell(connection, destruction, [row for row in group if row.id in live], [])
+    _tell(connection, destruction, stated, [row for row in group if row.id in live], [])
     return {row.id: destruction.id for row in group if live.get(row.id) == (row.custody, row.ring_id, row.slot)}
 
 
 def _mark_records(
-    connection: Connection, *, row: ScopeRow, keys: Sequence[RecordKey], destruction: Destruction
+    connection: Connection,
+    *,
+    row: ScopeRow,
+    keys: Sequence[RecordKey],
+    destruction: Destruction,
+    stated: Mapping[str, Value],
 ) -> dict[RecordKey, bytes]:
     """Fence the records that are not fenced yet; return which were, by `destruction`'s id."""
     _check_not_paused(connection)
@@ -152,7 +186,7 @@ def _mark_records(
     fenced_records.put(
         connection, live, before=[KeyState.SUSPENDED], after=KeyState.DEACTIVATED, destroy_id=destruction.id
     )
-    _tell(connection, destruction, [locked], [tag for _, tag in live])
+    _tell(connection, destruction, stated, [locked], [tag for _, tag in live])
     return dict.fromkeys(live, destruction.id)
 
 
@@ -161,17 +195,40 @@ def _check_not_paused(connection: Connection) -> None:
         raise DestructionPausedError("destructions are paused: run `keyvault destroy resume` when they may go on")
 
 
-def _tell(connection: Connection, destruction: Destruction, rows: Sequence[ScopeRow], tags: Sequence[bytes]) -> None:
+def _stated(home: Home, cause: Cause) -> Mapping[str, Value]:
+    """Return what `destroy.fenced` says of a cause beside its destruction, `policy` included."""
+    approver = cause.approved_by
+    return {
+        "approvals": cause.approvals,
+        "approved_by": None if approver is None else b64(home.keys.pseudonym_of("person", approver)),
+        "request": None if cause.request is None else b64(cause.request),
+        "policy": cause.policy,
+    }
+
+
+def _tell(
+    connection: Connection,
+    destruction: Destruction,
+    stated: Mapping[str, Value],
+    rows: Sequence[ScopeRow],
+    tags: Sequence[bytes],
+) -> None:
     payload: dict[str, Value] = {
         "destroy_id": b64(destruction.id),
         "reason": destruction.reason,
         "ticket": b64(destruction.ticket),
         "requested_by": b64(destruction.requested_by),
-        "approvals": 1,
+        **stated,
         "scopes": [b64(row.commitment) for row in rows],
         "records": [b64(tag) for tag in tags],
     }
-    event = make_event(EventType.DESTROY_FENCED, payload, at=destruction.created_at, event_id=destruction.fence_event)
+    event = make_event(
+        EventType.DESTROY_FENCED,
+        payload,
+        at=destruction.created_at,
+        event_id=destruction.fence_event,
+        policy=str(stated["policy"]),
+    )
     outbox.append(connection, [event])
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from keyvault.scopes import ScopeKind
-from keyvault.states import KeyState
+from keyvault.states import KeyState, SuspendedBy
 from keyvault.store.dialects import conditions, insert_rows
 from keyvault.store.tables import destructions, rings, scopes
 
@@ -38,6 +38,7 @@ class ScopeRow:
     salt: bytes | None = None
     sealed_name: str | None
     state: KeyState
+    suspended_by: SuspendedBy | None = None
     created_at: datetime
     fenced_at: datetime | None = None
     destroyed_at: datetime | None = None
@@ -125,15 +126,24 @@ def lock_in_state(
 
 
 def change_state(
-    connection: Connection, ids: Iterable[bytes], *, before: Sequence[KeyState], after: KeyState, **columns: Any
+    connection: Connection,
+    ids: Iterable[bytes],
+    *,
+    before: Sequence[KeyState],
+    after: KeyState,
+    suspended_by: SuspendedBy | None = None,
+    **columns: Any,
 ) -> set[bytes]:
-    """Move the rows that are in one of `before` to `after`, set `columns` on them, and return their ids."""
+    """Move the rows that are in one of `before` to `after`, set `columns` on them, and return their ids.
+
+    `suspended_by` goes with `SUSPENDED`, and with no other state.
+    """
     changed: set[bytes] = set()
     for condition in conditions(connection, scopes.c.id, ids):
         statement = (
             sa.update(scopes)
             .where(condition, scopes.c.state.in_([str(state) for state in before]))
-            .values(state=str(after), **columns)
+            .values(state=str(after), suspended_by=suspended_by, **columns)
             .returning(scopes.c.id)
         )
         changed.update(connection.execute(statement).scalars())
@@ -226,7 +236,7 @@ LIVE: sa.ColumnElement[bool] = sa.literal_column("scopes.state <> 'destroyed'")
 DESTROYED: sa.ColumnElement[bool] = sa.literal_column("scopes.state = 'destroyed'")
 KINDS = {str(kind): kind for kind in ScopeKind}
 STATES = {str(state): state for state in KeyState}
-KIND_AT, STATE_AT = STORED.index("kind"), STORED.index("state")
+KIND_AT, STATE_AT, BY_AT = STORED.index("kind"), STORED.index("state"), STORED.index("suspended_by")
 
 
 def _select() -> sa.Select[Any]:
@@ -246,4 +256,6 @@ def _value(row: sa.Row[Any]) -> ScopeRow:
     values = list(row)
     values[KIND_AT] = KINDS[values[KIND_AT]]
     values[STATE_AT] = STATES[values[STATE_AT]]
+    if values[BY_AT] is not None:
+        values[BY_AT] = SuspendedBy(values[BY_AT])
     return ScopeRow(**dict(zip(STORED, values, strict=True)))

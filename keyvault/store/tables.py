@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0002"
+REVISION = "0003"
 """The Alembic revision these tables are at; `Store.check_version` compares it with the database."""
 
 
@@ -125,6 +125,7 @@ scopes = Table(
     Column("salt", LargeBinary(32), nullable=True),
     Column("sealed_name", SealedText, nullable=True),
     Column("state", String(12), nullable=False),
+    Column("suspended_by", SmallInteger, nullable=True),
     Column("created_at", UTCDateTime, nullable=False),
     Column("destroyed_at", UTCDateTime, nullable=True),
     Column("horizon", UTCDateTime, nullable=True),
@@ -139,6 +140,7 @@ scopes = Table(
 SHAPED_BY_DIALECT = frozenset({"uq_scopes_key_ref", "uq_scopes_lookup_generation", "uq_scopes_live_lookup"})
 Index("uq_scopes_live_lookup", scopes.c.lookup, unique=True, sqlite_where=LIVE)
 Index("ix_scopes_due_at", scopes.c.due_at)
+Index("ix_scopes_account", scopes.c.account)
 Index("ix_scopes_pending", scopes.c.destroy_id, sqlite_where=text("state = 'deactivated'"))
 
 rings = Table(
@@ -236,5 +238,75 @@ system = Table(
     Column("checkpoint", Text, nullable=True),
     Column("paused", Boolean, nullable=False),
     Column("trusted_at", UTCDateTime, nullable=True),
+    Column("policy", Text, nullable=True),
     CheckConstraint("id = 1", name="single_row"),
+)
+
+# --- retention ------------------------------------------------------------------------------------------------------
+
+facts = Table(
+    "facts",
+    metadata,
+    Column("subject", LargeBinary(32), primary_key=True),
+    Column("type", String(24), primary_key=True),
+    Column("detail", String(64), primary_key=True),
+    Column("at", UTCDateTime, primary_key=True),
+    Column("reported_at", UTCDateTime, nullable=False),
+    Column("not_before", UTCDateTime, nullable=False),
+)
+
+subjects = Table(
+    "subjects",
+    metadata,
+    Column("id", LargeBinary(32), primary_key=True),
+    Column("kind", String(8), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("suspend_at", UTCDateTime, nullable=True),
+    Column("due_at", UTCDateTime, nullable=True),
+    Column("billed_through", UTCDateTime, nullable=True),
+    Column("settled", Boolean, nullable=False),
+    CheckConstraint("kind IN ('account', 'user', 'contact', 'business')", name="kind"),
+)
+UNSETTLED = text("NOT settled")
+Index("ix_subjects_due_at", subjects.c.due_at, postgresql_where=UNSETTLED, sqlite_where=UNSETTLED)
+Index("ix_subjects_suspend_at", subjects.c.suspend_at, postgresql_where=UNSETTLED, sqlite_where=UNSETTLED)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", LargeBinary(16), primary_key=True),
+    Column("ticket", LargeBinary(32), nullable=False),
+    Column("row", Integer, nullable=False),
+    Column("content", LargeBinary(32), nullable=False),
+    Column("kind", String(12), nullable=False),
+    Column("requester", String(12), nullable=False),
+    Column("account", LargeBinary(32), nullable=True),
+    Column("code", String(32), nullable=True),
+    Column("state", String(20), nullable=False),
+    Column("refusal", String(24), nullable=True),
+    Column("digest", LargeBinary(32), nullable=True),
+    Column("received_at", UTCDateTime, nullable=False),
+    Column("due_by", UTCDateTime, nullable=False),
+    Column("submitted_by", LargeBinary(32), nullable=False),
+    Column("approved_by", LargeBinary(32), nullable=True),
+    Column("approved_at", UTCDateTime, nullable=True),
+    Column("ended_at", UTCDateTime, nullable=True),
+    Column("break_glass", Boolean, nullable=False),
+    UniqueConstraint("ticket", "row"),
+)
+Index("ix_requests_state_due_by", requests.c.state, requests.c.due_by)
+
+request_items = Table(
+    "request_items",
+    metadata,
+    Column("request_id", LargeBinary(16), ForeignKey("requests.id"), primary_key=True),
+    Column("scope_id", LargeBinary(16), ForeignKey("scopes.id"), primary_key=True),
+    Column("tag", LargeBinary(8), primary_key=True),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("body", LargeBinary, nullable=False),
 )
