@@ -141,7 +141,7 @@ def _check_scopes(home: Home, names: Sequence[str], *, purpose: str | None, reco
 
     for scope in values_or_first_error([caught(Scope.parse, name) for name in names]):
         check_creatable(scope, home.clock.now())
-        if purpose in scope.rules.refused_purposes:
+        if purpose in home.refused_purposes[scope.kind]:
             raise PurposeNotAllowedError(
                 f"the policy allows no key of a {scope.kind} scope for the purpose {purpose!r}"
             )

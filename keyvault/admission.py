@@ -19,7 +19,7 @@ from keyvault.errors import (
     UnknownScopeError,
 )
 from keyvault.puncture_records import record_tag
-from keyvault.scopes import KIND_RULES, Scope, ScopeKind
+from keyvault.scopes import REFUSED_PURPOSES, RefusedPurposes, Scope, ScopeKind
 from keyvault.states import KeyState, check_issuable
 from keyvault.store.fenced_records import RecordKey, RecordRow
 from keyvault.store.issuable import IssuableScope
@@ -81,23 +81,35 @@ def encode_record(record: str) -> bytes:
     return encoded
 
 
-def admit_request(targets: Targets, purpose: str | None, marks: Marks, now: datetime) -> None:
+def admit_request(
+    targets: Targets,
+    purpose: str | None,
+    marks: Marks,
+    now: datetime,
+    refused: RefusedPurposes = REFUSED_PURPOSES,
+) -> None:
     """Raise the `ScopeError` that forbids a new key for these targets."""
     for target in targets:
         row = target.row
-        _admit(target, purpose, marks)
+        _admit(target, purpose, marks, refused)
         if row.due_at is not None and row.due_at <= now:
             raise AlreadyDueError(f"scope {row.id.hex()} is due for destruction: nothing new may be put under it")
 
 
-def admit_wrapped(wrapped: WrappedKey, rows: Mapping[bytes, AnyRow], purpose: str | None, marks: Marks) -> Targets:
+def admit_wrapped(
+    wrapped: WrappedKey,
+    rows: Mapping[bytes, AnyRow],
+    purpose: str | None,
+    marks: Marks,
+    refused: RefusedPurposes = REFUSED_PURPOSES,
+) -> Targets:
     """Return the keys that a wrapped key is under, in its order; `rows` by scope id.
 
     Raises the `ScopeError` that forbids it, or `DecryptionFailedError` when the header contradicts the store.
     """
     targets = tuple(_referred(reference, rows) for reference in wrapped.header.scopes)
     for target in targets:
-        _admit(target, purpose, marks)
+        _admit(target, purpose, marks, refused)
     return targets
 
 
@@ -133,12 +145,12 @@ def _referred(reference: ScopeShareRef, rows: Mapping[bytes, AnyRow]) -> Target:
     return Target(row, reference.record_tag)
 
 
-def _admit(target: Target, purpose: str | None, marks: Marks) -> None:
+def _admit(target: Target, purpose: str | None, marks: Marks, refused: RefusedPurposes) -> None:
     row, tag = target
     check_issuable(row.state, row.id)
     if tag and (mark := marks.get((row.id, tag))) is not None:
         check_record(mark)
-    if purpose is not None and purpose in KIND_RULES[row.kind].refused_purposes:
+    if purpose is not None and purpose in refused[row.kind]:
         raise PurposeNotAllowedError(
             f"the policy allows no key of a {row.kind.value} scope for the purpose {purpose!r}"
         )

@@ -14,6 +14,7 @@ from keyvault.custody.base import Custody
 from keyvault.custody.dedicated import DedicatedCustody
 from keyvault.custody.ring import RingCustody
 from keyvault.errors import ConfigurationError, EngineMismatchError
+from keyvault.scopes import REFUSED_PURPOSES, RefusedPurposes
 from keyvault.settings import Settings, load_settings, write_private
 from keyvault.store import system
 from keyvault.store.database import Database
@@ -27,8 +28,12 @@ CREDENTIALS_DIR = "credentials"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Home:
-    """An opened home. `custodies` by custody byte; `custody` is the one that new scopes get."""
+    """An opened home. `path` is its directory; `custodies` by custody byte; `custody` is the one that new scopes get.
 
+    `refused_purposes`: what the policy that was in force when the home was opened refuses keys for.
+    """
+
+    path: Path
     settings: Settings
     database: Database
     engine: TransitEngine
@@ -36,6 +41,7 @@ class Home:
     clock: Clock
     custodies: Mapping[int, Custody]
     custody: Custody
+    refused_purposes: RefusedPurposes
     node: str
 
     def close(self) -> None:
@@ -60,15 +66,15 @@ def open_home(path: Path | str, *, role: str = "issuer") -> Home:
         database.close()
         raise
     try:
-        return assemble(settings, database, engine)
+        return assemble(settings, database, engine, path=directory)
     except BaseException:
         engine.close()
         database.close()
         raise
 
 
-def assemble(settings: Settings, database: Database, engine: TransitEngine) -> Home:
-    """Put an opened store and engine together, verified. Raises as `open_home`."""
+def assemble(settings: Settings, database: Database, engine: TransitEngine, *, path: Path) -> Home:
+    """Put the opened store and engine of the home in `path` together, verified. Raises as `open_home`."""
     database.check_version()
     row = database.read(system.load)
     if row is None:
@@ -89,6 +95,7 @@ def assemble(settings: Settings, database: Database, engine: TransitEngine) -> H
     )
     custodies: dict[int, Custody] = {dedicated.code: dedicated, ring.code: ring}
     return Home(
+        path=path,
         settings=settings,
         database=database,
         engine=engine,
@@ -96,6 +103,7 @@ def assemble(settings: Settings, database: Database, engine: TransitEngine) -> H
         clock=clock,
         custodies=custodies,
         custody=ring if settings.custody == ring.name else dedicated,
+        refused_purposes=REFUSED_PURPOSES if row.policy is None else row.policy.refused_purposes,
         node=socket.gethostname()[:64],
     )
 

@@ -19,7 +19,7 @@ from keyvault.errors import KeyVaultError
 from keyvault.formats import wipe
 from keyvault.leases import LeaseAnchor
 from keyvault.results import caught, value_of
-from keyvault.scopes import Scope
+from keyvault.scopes import REFUSED_PURPOSES, RefusedPurposes, Scope
 from keyvault.store import fenced_records, issuable
 from keyvault.store.database import Database
 from keyvault.store.issuable import IssuableScope
@@ -42,8 +42,11 @@ class Issuer:
         keys: SystemKeys,
         clock: Clock,
         leases: LeaseAnchor,
+        *,
+        refused: RefusedPurposes = REFUSED_PURPOSES,
     ) -> None:
         """`custodies` by custody byte."""
+        self._refused = refused
         self._database = database
         self._wrapping_keys = WrappingKeySource(custodies)
         self._keys = keys
@@ -147,7 +150,7 @@ class Issuer:
         now = self._clock.now()
 
         def admit(targets: Targets | KeyVaultError, request: KeyRequest) -> Targets:
-            admit_request(value_of(targets), request.purpose, marks, now)
+            admit_request(value_of(targets), request.purpose, marks, now, self._refused)
             return value_of(targets)
 
         return [caught(admit, *item) for item in zip(addressed, requests, strict=True)]
@@ -166,7 +169,7 @@ class Issuer:
 
         def admit(item: WrappedKey | KeyVaultError, request: UnwrapRequest) -> Admitted:
             wrapped = value_of(item)
-            return wrapped, admit_wrapped(wrapped, rows, request.purpose, marks)
+            return wrapped, admit_wrapped(wrapped, rows, request.purpose, marks, self._refused)
 
         return [caught(admit, item, request) for item, request in zip(parsed, requests, strict=True)]
 

@@ -15,6 +15,7 @@ from keyvault.issuing import Admitted, Issuer, new_data_keys
 from keyvault.leased_keys import LeasedKeys
 from keyvault.leases import LeaseAnchor
 from keyvault.results import caught
+from keyvault.scopes import REFUSED_PURPOSES, RefusedPurposes
 from keyvault.store.database import Database
 from keyvault.system_keys import SystemKeys
 from keyvault.values import DataKey, KeyRequest, UnwrapRequest
@@ -36,9 +37,10 @@ class LeasedIssuer(Issuer):
         leases: LeaseAnchor,
         *,
         kept: LeasedKeys,
+        refused: RefusedPurposes = REFUSED_PURPOSES,
     ) -> None:
         """As `Issuer`; `kept` is this issuer's own."""
-        super().__init__(database, custodies, keys, clock, leases)
+        super().__init__(database, custodies, keys, clock, leases, refused=refused)
         self._kept = kept
 
     def close(self) -> None:

@@ -50,7 +50,7 @@ class KindRules:
 
     `shapes` are the allowed rows of segments after the kind. `names_person`: a segment may identify a person, so the salt of the
     name's commitment is destroyed with the key; otherwise it stays for reconciliation. `refused_purposes`: no key is issued for
-    them. `renewable`: the policy lets a destroyed name have a new generation (an account-month past due never: `check_creatable`).
+    them, whatever the policy in force. `renewable`: the policy lets a destroyed name have a new generation (an account-month past due never: `check_creatable`).
     """
 
     shapes: tuple[tuple[str, ...], ...]
@@ -71,6 +71,13 @@ KIND_RULES: Mapping[ScopeKind, KindRules] = MappingProxyType(
         ),
     }
 )
+
+RefusedPurposes = Mapping[ScopeKind, frozenset[str]]
+
+REFUSED_PURPOSES: RefusedPurposes = MappingProxyType(
+    {kind: rules.refused_purposes for kind, rules in KIND_RULES.items()}
+)
+"""What every policy refuses; the one in force may refuse more (`Home.refused_purposes`)."""
 
 SUBJECTS: Mapping[ScopeKind, str] = MappingProxyType(
     {

@@ -55,8 +55,9 @@ class KeyVault:
         leases = LeaseAnchor(home.database, home.clock, node=home.node, ttl=home.settings.lease_ttl)
         self._creator = ScopeCreator(home.database, home.custody, home.keys, home.clock)
         base = (home.database, home.custodies, home.keys, home.clock, leases)
+        refused = home.refused_purposes
         kept = LeasedKeys(home.clock, ttl=home.settings.lease_ttl)
-        self._issuer = LeasedIssuer(*base, kept=kept) if leased else Issuer(*base)
+        self._issuer = LeasedIssuer(*base, kept=kept, refused=refused) if leased else Issuer(*base, refused=refused)
 
     def __enter__(self) -> Self:
         return self

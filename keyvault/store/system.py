@@ -11,19 +11,33 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from keyvault.errors import StoreError
+from keyvault.scopes import REFUSED_PURPOSES, RefusedPurposes
 from keyvault.store.dialects import conflict_insert
 from keyvault.store.tables import heartbeats, system
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyRow:
+    """The retention policy in force. `digest`: 32 bytes; `refused_purposes` has every kind, with what no policy may leave out."""
+
+    version: str
+    digest: bytes
+    refused_purposes: RefusedPurposes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SystemRow:
-    """Identity of the store. `check_values`: name of a system key → hex of its 16-byte check value."""
+    """Identity of the store. `check_values`: name of a system key → hex of its 16-byte check value.
+
+    `policy`: None until one is recorded.
+    """
 
     home_id: str
     incarnation: int
     check_values: Mapping[str, str]
     log_origin: str
     paused: bool = False
+    policy: PolicyRow | None = None
 
 
 def load(connection: Connection) -> SystemRow | None:
@@ -37,6 +51,7 @@ def load(connection: Connection) -> SystemRow | None:
         check_values=json.loads(row.check_values),
         log_origin=row.log_origin,
         paused=row.paused,
+        policy=_read_policy(row.policy),
     )
 
 
@@ -66,6 +81,36 @@ def set_paused(connection: Connection, *, paused: bool) -> bool:
     """Set the flag; return whether that changed it."""
     statement = sa.update(system).where(system.c.paused != paused).values(paused=paused)
     return connection.execute(statement).rowcount == 1
+
+
+def policy(connection: Connection, *, lock: bool = False) -> PolicyRow | None:
+    """Return the policy in force; `lock` keeps others from changing it until the transaction ends."""
+    query = sa.select(system.c.policy)
+    return _read_policy(connection.execute(query.with_for_update() if lock else query).scalar_one())
+
+
+def set_policy(connection: Connection, row: PolicyRow) -> None:
+    """Record the policy that is in force from now on."""
+    refused = {str(kind): sorted(purposes) for kind, purposes in row.refused_purposes.items() if purposes}
+    body = {"version": row.version, "digest": row.digest.hex(), "refused_purposes": refused}
+    connection.execute(sa.update(system).values(policy=json.dumps(body, sort_keys=True)))
+
+
+def _read_policy(text: str | None) -> PolicyRow | None:
+    if text is None:
+        return None
+    try:
+        body = json.loads(text)
+        refused = body["refused_purposes"]
+        return PolicyRow(
+            version=body["version"],
+            digest=bytes.fromhex(body["digest"]),
+            refused_purposes={kind: least.union(refused.get(kind, ())) for kind, least in REFUSED_PURPOSES.items()},
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise StoreError(
+            "the policy in the table `system` is not what this program writes: restore the row, or the database, from a backup"
+        ) from error
 
 
 def beat(connection: Connection, node: str, at: datetime) -> None:

@@ -40,7 +40,8 @@ def test_a_scope_destroyed_meanwhile_is_destroyed_and_not_an_alarm(home: TestHom
                 outcome = Destroyer(shredding).destroy([NAME], ticket="T-1", requested_by="tester")[0]
                 assert outcome.error is None
 
-        racing = KeyVault(assemble(issuing.settings, issuing.database, faulty_engine(issuing.engine, hook)))
+        engine = faulty_engine(issuing.engine, hook)
+        racing = KeyVault(assemble(issuing.settings, issuing.database, engine, path=issuing.path))
         armed.append(step)
         told: object
         if issue:

@@ -75,7 +75,7 @@ def paused_shredder(home: TestHome, pause: Pause) -> Iterator[Destroyer]:
     """Open the home for a shredder that stops where `pause` says."""
     settings = load_settings(home.path)
     engine = faulty_engine(open_engine(home.path, settings, role="shredder"), pause)
-    made = assemble(settings, Database(settings.store), engine)
+    made = assemble(settings, Database(settings.store), engine, path=home.path)
     pause.armed = True
     try:
         yield Destroyer(made)
@@ -222,7 +222,7 @@ def test_a_creator_that_was_first_keeps_its_months_ring_alive(home: TestHome) ->
                 shredding = pool.submit(ledger.shred, DUE)
 
         database = FaultyDatabase(settings.store, hook)
-        made = assemble(settings, database, open_engine(home.path, settings, role="issuer"))
+        made = assemble(settings, database, open_engine(home.path, settings, role="issuer"), path=home.path)
         with KeyVault(made) as vault:
             armed = True
             created(vault)

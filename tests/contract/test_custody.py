@@ -43,7 +43,7 @@ def opened(request: pytest.FixtureRequest, home: TestHome) -> Iterator[Home]:
         engine.close()
         root = TokenCredentials(token=request.getfixturevalue("vault_server").root_token)
         engine = HashicorpEngine(vault_settings(settings), root)
-    made = assemble(settings, Database(settings.store), engine)
+    made = assemble(settings, Database(settings.store), engine, path=home.path)
     yield made
     made.close()
 
@@ -105,7 +105,7 @@ def place(placement: Placement) -> object:
 
 
 def test_scopes_never_share_a_key(opened: Home) -> None:
-    with closing(assemble(opened.settings, opened.database, opened.engine).custody) as other_process:
+    with closing(assemble(opened.settings, opened.database, opened.engine, path=opened.path).custody) as other_process:
         placements = [
             placement
             for custody in (opened.custody, opened.custody, other_process)
@@ -257,7 +257,7 @@ def test_an_older_copy_of_the_database_gives_no_slot_out_twice(opened: Home) -> 
     """Who gets a slot is decided by the engine's counter alone."""
     first = values_of(opened.custody.prepare(scopes(3)))
     opened.database.write(lambda c: c.execute(tables.rings.update().values(chunks=0)))
-    with closing(assemble(opened.settings, opened.database, opened.engine).custody) as custody:
+    with closing(assemble(opened.settings, opened.database, opened.engine, path=opened.path).custody) as custody:
         again = values_of(custody.prepare(scopes(3)))
     assert len({placement.ring_id for placement in first + again}) == 1, "both give out slots of one ring"
     assert len({placement.slot for placement in first + again}) == 6
@@ -267,7 +267,7 @@ def test_an_older_copy_of_the_database_gives_no_slot_out_twice(opened: Home) -> 
 def test_an_engine_that_gave_out_fewer_slots_than_the_database_knows_of_creates_nothing(opened: Home) -> None:
     rows_of(opened, 1)
     opened.database.write(lambda c: c.execute(tables.rings.update().values(chunks=7)))
-    custody = assemble(opened.settings, opened.database, opened.engine).custody
+    custody = assemble(opened.settings, opened.database, opened.engine, path=opened.path).custody
     with closing(custody), pytest.raises(RestoreDetected, match="the engine is an older copy"):
         custody.prepare(scopes(1))
 

@@ -201,7 +201,8 @@ class EngineFault:
 
 
 def faulty_home(opened: Home, at: str, error: Exception) -> Home:
-    return assemble(opened.settings, opened.database, faulty_engine(opened.engine, EngineFault(at=at, error=error)))
+    engine = faulty_engine(opened.engine, EngineFault(at=at, error=error))
+    return assemble(opened.settings, opened.database, engine, path=opened.path)
 
 
 @in_dedicated_custody

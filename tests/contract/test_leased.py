@@ -48,7 +48,7 @@ def leased(home: TestHome) -> Iterator[tuple[KeyVault, ManualClock, Counted]]:
     with home.opened("issuer") as opened:
         clock = ManualClock(datetime.now(UTC))
         database = Counted(opened.settings.store)
-        made = replace(assemble(opened.settings, database, opened.engine), clock=clock)
+        made = replace(assemble(opened.settings, database, opened.engine, path=opened.path), clock=clock)
         vault = KeyVault(made, leased=True)
         yield vault, clock, database
         vault._issuer.close()

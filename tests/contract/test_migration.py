@@ -506,7 +506,8 @@ def test_an_engine_that_fails_moves_nothing(home: TestHome, call: str) -> None:
             raise Unavailable("the engine is down")
 
     with home.opened(role="issuer") as opened:
-        vault = KeyVault(assemble(opened.settings, opened.database, faulty_engine(opened.engine, fail)))
+        engine = faulty_engine(opened.engine, fail)
+        vault = KeyVault(assemble(opened.settings, opened.database, engine, path=opened.path))
         down.add(f"before {call}")
         with pytest.raises(Unavailable):
             values_of(vault.migrate_scopes([PERSON]))

@@ -50,11 +50,11 @@ def _run(home: TestHome, role: str, action: Callable[[Home], object], hook: Coun
     try:
         settings = load_settings(home.path)
         engine = open_engine(home.path, settings, role=role)
-        opened = assemble(settings, FaultyDatabase(settings.store, hook), engine)
+        opened = assemble(settings, FaultyDatabase(settings.store, hook), engine, path=home.path)
         if settings.engine == "vault":
             _hook_requests(hook)
         else:
-            opened = assemble(settings, opened.database, faulty_engine(engine, hook))
+            opened = assemble(settings, opened.database, faulty_engine(engine, hook), path=home.path)
         action(opened)
         code = FINISHED
     except BaseException:  # noqa: BLE001 - whatever it was must not run on into pytest

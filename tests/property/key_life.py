@@ -371,7 +371,7 @@ class KeyLife(RuleBasedStateMachine):
 
         database = FaultyDatabase(home.settings.store, hook)
         try:
-            broken = assemble(home.settings, database, faulty_engine(home.engine, hook))
+            broken = assemble(home.settings, database, faulty_engine(home.engine, hook), path=home.path)
             armed = True
             action(broken)
         except (Died, Unavailable, UnknownScopeError, DestructionPausedError):

@@ -318,7 +318,7 @@ class RingLife(RuleBasedStateMachine):
 
         database = FaultyDatabase(home.settings.store, hook)
         try:
-            made = assemble(home.settings, database, faulty_engine(home.engine, hook))
+            made = assemble(home.settings, database, faulty_engine(home.engine, hook), path=home.path)
             armed = True
             action(made)
         except (Died, KeyVaultError):

@@ -126,7 +126,7 @@ def slow_home(opened: Home, clock: ManualClock, at: str) -> Home:
         if step == at:
             clock.advance(timedelta(seconds=opened.settings.lease_ttl + 1))
 
-    slow = assemble(opened.settings, opened.database, faulty_engine(opened.engine, hook))
+    slow = assemble(opened.settings, opened.database, faulty_engine(opened.engine, hook), path=opened.path)
     return replace(slow, clock=clock)
 
 
