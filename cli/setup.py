@@ -194,7 +194,7 @@ def doctor(app: App) -> int:
     app.settings()
     from keyvault.doctor import check_home
 
-    checks = check_home(app.home, admin_token=os.environ.get(TOKEN_VARIABLE))
+    checks = [*check_home(app.home, admin_token=os.environ.get(TOKEN_VARIABLE)), _check_policy(app.home)]
     failed = sum(check.ok is False for check in checks)
     unchecked = sum(check.ok is None for check in checks)
     app.emit({"checks": [_as_json(check) for check in checks], "failed": failed, "not_checked": unchecked})
@@ -204,6 +204,18 @@ def doctor(app: App) -> int:
             app.say(f"{'':<12}   to mend it: {check.remedy}")
     app.say(f"{len(checks)} checks: {failed} failed, {unchecked} not made")
     return EXIT_REFUSED if failed else 0
+
+
+def _check_policy(home: Path) -> Check:
+    from keyvault.doctor import Check
+    from shredder.policy_file import load_policy, policy_path
+
+    try:
+        path = policy_path(home)
+        policy = load_policy(path)
+    except ConfigurationError as error:
+        return Check(name="policy", ok=False, detail=str(error), remedy="correct that; `keyvault policy show` reads it")
+    return Check(name="policy", ok=True, detail=f"{policy.version}, {'built in' if path is None else path}")
 
 
 def _as_json(check: Check) -> dict[str, object]:

@@ -161,3 +161,14 @@ def test_on_a_terminal_the_policy_is_a_table(small: TestHome) -> None:
     for heading in ("scopes", "category", "owner", "due", "refused", "to send back", "limit"):
         assert heading in text
     assert "│ communications │" in text
+
+
+def test_doctor_checks_the_policy(keyvault: Command, small: TestHome) -> None:
+    assert "ok           policy: 2026-11, built in" in keyvault("doctor").out
+    path = small.path / "policy.toml"
+    path.write_text(BUILT_IN)
+    assert f"ok           policy: 2026-11, {path}" in keyvault("doctor").out
+    path.write_text(BUILT_IN.replace("months = 25", "months = 60"))
+    result = keyvault("doctor")
+    assert result.code == 1
+    assert f"FAILED       policy: {path}, line 21: categories.communications.months must be" in result.out
