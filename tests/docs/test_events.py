@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from keyvault.store import outbox
 from keyvault.transit.embedded import EmbeddedEngine
 from keyvault.wrapped import CustodyCode
 from shredder.destroy import Destroyer
+from shredder.reporting import record_facts
 from tests.docs.documents import ROOT, Block, blocks
+from tests.facts import POLICY, report
 from tests.homes import embedded_home
 
 PAGE = ROOT / "docs" / "events.md"
@@ -54,6 +56,9 @@ def emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[d
         destroyer.finish_pending()
         destroyer.destroy_records(month, ["r-1"], ticket="T-18", requested_by="ada")
         destroyer.destroy([OTHER, MOVED], ticket="T-19", requested_by="ada")
+        record_facts(
+            opened, POLICY, [report("account.closed", datetime.now(UTC), account="acct-002")], timedelta(days=7)
+        )
         bodies = opened.database.read(outbox.bodies)
     events: dict[str, list[dict[str, Any]]] = {}
     for _, body in bodies:
