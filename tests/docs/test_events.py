@@ -19,12 +19,14 @@ from keyvault.store import outbox
 from keyvault.transit.embedded import EmbeddedEngine
 from keyvault.wrapped import CustodyCode
 from shredder.destroy import Destroyer
+from shredder.policy_file import POLICY_FILE, home_policy
 from shredder.reporting import record_facts
 from tests.docs.documents import ROOT, Block, blocks
-from tests.facts import POLICY, report
+from tests.facts import report
 from tests.homes import embedded_home
 
 PAGE = ROOT / "docs" / "events.md"
+POLICY = ROOT / "shredder" / POLICY_FILE
 CONSUMER = "consumer/acct-001/+15551000862"
 OTHER = "consumer/acct-001/+15551000863"
 MOVED = "consumer/acct-001/+15551000865"
@@ -56,8 +58,14 @@ def emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[d
         destroyer.finish_pending()
         destroyer.destroy_records(month, ["r-1"], ticket="T-18", requested_by="ada")
         destroyer.destroy([OTHER, MOVED], ticket="T-19", requested_by="ada")
+        home_policy(opened)
+        (home.path / POLICY_FILE).write_text(POLICY.read_text().replace('"2026-11"', '"acme/2"'))
+        home_policy(opened)
         record_facts(
-            opened, POLICY, [report("account.closed", datetime.now(UTC), account="acct-002")], timedelta(days=7)
+            opened,
+            home_policy(opened),
+            [report("account.closed", datetime.now(UTC), account="acct-002")],
+            timedelta(days=7),
         )
         bodies = opened.database.read(outbox.bodies)
     events: dict[str, list[dict[str, Any]]] = {}
