@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from keyvault.store.scopes import ScopeRow
 from keyvault.store.subjects import SubjectRow
 from keyvault.subjects import SubjectKind
 from keyvault.testing import ManualClock
+from shredder import policy_file
 from shredder.fact_lines import Report
 from shredder.facts import Fact, FactType, judge
 from shredder.reporting import Recorded, record_facts, rejudge
@@ -251,6 +253,18 @@ def test_another_policy_is_judged_anew(home: TestHome) -> None:
         assert rejudge(opened, POLICY) == 0
         assert rejudge(opened, longer) == 1
         assert subject_of(opened, SubjectKind.ACCOUNT, "a").due_at == ago(days=1) + timedelta(days=60)
+
+
+def test_a_change_of_the_homes_policy_reaches_what_was_reported_before_it(home: TestHome) -> None:
+    built_in = (Path(policy_file.__file__).parent / policy_file.POLICY_FILE).read_text()
+    with home.opened() as opened:
+        before = policy_file.home_policy(opened)
+        record_facts(opened, before, [report("account.not-in-good-standing", ago(days=1), account="a")], WEEK)
+        assert subject_of(opened, SubjectKind.ACCOUNT, "a").due_at == ago(days=1) + timedelta(days=30)
+        longer = built_in.replace("grace_days = 30", "grace_days = 90").replace('"2026-11"', '"acme/2"')
+        (home.path / policy_file.POLICY_FILE).write_text(longer)
+        assert policy_file.home_policy(opened).version == "acme/2"
+        assert subject_of(opened, SubjectKind.ACCOUNT, "a").due_at == ago(days=1) + timedelta(days=90)
 
 
 def test_two_importers_at_once_judge_all_facts(home: TestHome) -> None:
