@@ -26,6 +26,7 @@ COMMANDS = {
     "shred": "cli.destruction:shred",
     "destroy": "cli.destruction:destroy",
     "policy": "cli.policy:policy",
+    "facts": "cli.facts:facts",
     "import-records": "cli.records:import_records",
     "demo": "cli.demo:demo",
 }

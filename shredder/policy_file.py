@@ -16,6 +16,7 @@ from keyvault.store import outbox, system
 from keyvault.store.system import PolicyRow
 from shredder.policy import Category, Policy
 from shredder.policy_parsing import parse_policy
+from shredder.reporting import rejudge
 
 __all__ = ["POLICY_FILE", "home_policy", "load_policy", "parse_policy", "policy_path"]
 
@@ -62,6 +63,8 @@ def home_policy(home: Home) -> Policy:
     policy = load_policy(policy_path(home.path))
     stored = home.database.read(system.policy)
     if stored is None or stored.digest != policy.digest:
+        # Before the change is recorded, so that a run that dies between the two is made up for by the next.
+        rejudge(home, policy)
         home.database.write(partial(_record, home=home, policy=policy))
     return policy
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from keyvault.transit.embedded import EmbeddedEngine
 from keyvault.wrapped import CustodyCode
 from shredder.destroy import Destroyer
 from shredder.policy_file import POLICY_FILE, home_policy
+from shredder.reporting import record_facts
 from tests.docs.documents import ROOT, Block, blocks
+from tests.facts import report
 from tests.homes import embedded_home
 
 PAGE = ROOT / "docs" / "events.md"
@@ -59,6 +61,12 @@ def emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[d
         home_policy(opened)
         (home.path / POLICY_FILE).write_text(POLICY.read_text().replace('"2026-11"', '"acme/2"'))
         home_policy(opened)
+        record_facts(
+            opened,
+            home_policy(opened),
+            [report("account.closed", datetime.now(UTC), account="acct-002")],
+            timedelta(days=7),
+        )
         bodies = opened.database.read(outbox.bodies)
     events: dict[str, list[dict[str, Any]]] = {}
     for _, body in bodies:
