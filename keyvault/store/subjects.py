@@ -99,7 +99,7 @@ def lock_suspendable(
     return _locked(
         connection,
         [
-            sa.literal_column("scopes.state") == str(KeyState.ACTIVE),
+            scopes.c.state == str(KeyState.ACTIVE),
             scopes.c.kind.in_(sorted(str(kind) for kind in FOLLOW_STANDING)),
             sa.literal_column("NOT subjects.settled", sa.Boolean()),
             subjects.c.suspend_at <= now,
@@ -133,8 +133,9 @@ def _locked(
         sa.select(scopes.c.id, scopes.c.commitment)
         .join_from(scopes, subjects, scopes.c.account == subjects.c.id)
         .where(*wanted)
-        .order_by(scopes.c.id)
-        .limit(limit)
+        .limit(
+            limit
+        )  # without an order, which would have all scopes read to find none; whoever loses a deadlock tries again
         .with_for_update(of=[scopes, subjects])
     )
     if among is not None:
