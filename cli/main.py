@@ -25,6 +25,7 @@ COMMANDS = {
     "scope": "cli.scopes:scope",
     "shred": "cli.destruction:shred",
     "destroy": "cli.destruction:destroy",
+    "request": "cli.requests:request",
     "import-records": "cli.records:import_records",
     "demo": "cli.demo:demo",
 }
