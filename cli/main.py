@@ -26,6 +26,7 @@ COMMANDS = {
     "shred": "cli.destruction:shred",
     "destroy": "cli.destruction:destroy",
     "request": "cli.requests:request",
+    "policy": "cli.policy:policy",
     "import-records": "cli.records:import_records",
     "demo": "cli.demo:demo",
 }
