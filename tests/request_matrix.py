@@ -78,17 +78,16 @@ def _described(kind: ScopeKind, found: list[Situation]) -> list[str]:
     """Name situations, those together that differ in nothing but one thing."""
     texts: dict[tuple[str, ...], list[str]] = {}
     for situation in found:
-        rest: list[str] = []
+        values: list[str] = []
         if kind in ACCOUNT_KINDS:
-            rest.append(f"account {situation.account}")
-            rest.append("billed" if situation.billed else "not billed")
+            values += [f"account {situation.account}", "billed" if situation.billed else "not billed"]
         if kind is ScopeKind.CUSTOMER:
-            rest.append("type listed" if situation.early_type else "type not listed")
-        texts.setdefault(tuple(rest), []).append(str(situation.standing))
+            values.append("type listed" if situation.early_type else "type not listed")
+        texts.setdefault(tuple(values), []).append(str(situation.standing))
     merged: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
-    for rest, standings in texts.items():
-        merged.setdefault(tuple(standings), []).append(rest)
-    return [f"{'/'.join(standings)}{_together(rests)}" for standings, rests in merged.items()]
+    for combination, standings in texts.items():
+        merged.setdefault(tuple(standings), []).append(combination)
+    return [f"{'/'.join(standings)}{_together(combinations)}" for standings, combinations in merged.items()]
 
 
 def _together(rests: list[tuple[str, ...]]) -> str:
