@@ -25,6 +25,7 @@ COMMANDS = {
     "scope": "cli.scopes:scope",
     "shred": "cli.destruction:shred",
     "destroy": "cli.destruction:destroy",
+    "request": "cli.requests:request",
     "policy": "cli.policy:policy",
     "facts": "cli.facts:facts",
     "import-records": "cli.records:import_records",

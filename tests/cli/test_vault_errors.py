@@ -53,13 +53,19 @@ def init_options(server: VaultServer, tag: str, store: str) -> list[str]:
 # --- as it should be -----------------------------------------------------------------------------------------------------
 
 
-def test_the_main_job(keyvault: Command, source: Path, tmp_path: Path) -> None:
+def test_the_main_job(
+    keyvault: Command, real: TestHome, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where no token is
     sealed, out = tmp_path / "sealed", tmp_path / "out"
     assert keyvault("seal", "--scope", NAME, source, sealed).code == 0
     assert keyvault("seal", "--scope", OTHER, source, tmp_path / "other").code == 0
     assert keyvault("open", sealed, out).code == 0
     assert keyvault("scope", "list").out.splitlines() == [f"active\t-\t{NAME}", f"active\t-\t{OTHER}"]
-    assert keyvault("shred", NAME, "--ticket", "T-1", "--yes").code == 0
+    nobody = keyvault("shred", NAME, "--ticket", "T-1", "--yes")
+    assert (nobody.code, "Vault must say who this is" in nobody.err) == (1, True)
+    with real.destroyer() as destroyer:
+        destroyer.destroy([NAME], ticket="T-1", requested_by="ada")
     gone = keyvault("open", "--force", sealed, out)
     assert (gone.code, "destroyed" in gone.error) == (1, True)
     assert out.read_text() == "hello"

@@ -13,14 +13,18 @@ import pytest
 
 from keyvault import KeyVault
 from keyvault.events import EventType
+from keyvault.persons import Person
 from keyvault.results import values_of
 from keyvault.scopes import Scope
 from keyvault.store import outbox
 from keyvault.transit.embedded import EmbeddedEngine
 from keyvault.wrapped import CustodyCode
 from shredder.destroy import Destroyer
+from shredder.policy import Requester, RequestKind
 from shredder.policy_file import POLICY_FILE, home_policy
 from shredder.reporting import record_facts
+from shredder.requests import Requests
+from shredder.submission import Submission
 from tests.docs.documents import ROOT, Block, blocks
 from tests.facts import report
 from tests.homes import embedded_home
@@ -67,12 +71,36 @@ def emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[d
             [report("account.closed", datetime.now(UTC), account="acct-002")],
             timedelta(days=7),
         )
+        ask(Requests(opened, home_policy(opened)))
         bodies = opened.database.read(outbox.bodies)
     events: dict[str, list[dict[str, Any]]] = {}
     for _, body in bodies:
         event = json.loads(body)
         events.setdefault(event["type"], []).append(event)
     return events
+
+
+def ask(requests: Requests) -> None:
+    """Have requests received, refused, approved and cancelled."""
+    ada, grace = (Person(identity=name, display=name) for name in ("ada", "grace"))
+    views = [
+        requests.submit(
+            Submission(ticket=f"T-{kind}", requester=Requester.CUSTOMER, kind=kind, scopes=(NEIGHBOUR,), row=row),
+            ada,
+        )
+        for row, kind in enumerate([RequestKind.ANONYMIZE, RequestKind.ANONYMIZE, RequestKind.HOLD], start=1)
+    ]
+    requests.submit(
+        Submission(
+            ticket="T-20", requester=Requester.CUSTOMER, kind=RequestKind.HOLD, account="acct-001", reason="gdpr"
+        ),
+        ada,
+    )
+    requests.submit(
+        Submission(ticket="T-21", requester=Requester.CUSTOMER, kind=RequestKind.ANONYMIZE, scopes=(CONSUMER,)), ada
+    )
+    requests.approve(views[0].row.id, grace)
+    requests.cancel(views[1].row.id, ada)
 
 
 def shown() -> dict[str, list[dict[str, Any]]]:
