@@ -14,9 +14,11 @@ from cli.failures import EXIT_REFUSED, Refused, message_of, values_or_first_erro
 from keyvault.errors import DestructionPausedError, KeyVaultError
 
 if TYPE_CHECKING:
+    from keyvault.home import Home
     from keyvault.store.scopes import ScopeRow
     from shredder.destroy import Destroyer, PlanItem
     from shredder.erase import Outcome
+    from shredder.notices import Delivery
 
 APPROVALS = 1
 PAUSED = "destructions are paused, and nothing was destroyed: run `keyvault destroy resume` when they may go on"
@@ -81,6 +83,7 @@ def shred(
                 outcomes = destroyer.destroy_records(names[0], records, **details, progress=advance)
             else:
                 outcomes = destroyer.destroy(names, **details, progress=advance)
+        give_notices(app, home)
     return _print_outcomes(app, items, outcomes, earlier)
 
 
@@ -152,6 +155,21 @@ def _finish_earlier(app: App, destroyer: Destroyer) -> list[Outcome]:
         return destroyer.finish_pending(advance)
 
 
+def give_notices(app: App, home: Home) -> None:
+    """Tell the storage layer what was destroyed, and say what it could not be told: the destructions stand."""
+    from shredder.notices import deliver
+
+    say_notices(app, deliver(home))
+
+
+def say_notices(app: App, delivery: Delivery) -> None:
+    """Say which notices are left."""
+    if delivery.left:
+        app.note(
+            f"keyvault: error: {delivery.left} notices of destructions are not given yet, and the next run tries again: {delivery.error}"
+        )
+
+
 def _print_outcomes(
     app: App, items: Sequence[PlanItem], outcomes: Sequence[Outcome], earlier: Sequence[Outcome]
 ) -> int:
@@ -163,7 +181,7 @@ def _print_outcomes(
             "plan": False,
             "approvals": APPROVALS,
             "scopes": rows,
-            "finished_earlier": [_earlier(outcome) for outcome in earlier],
+            "finished_earlier": [answer_of(outcome) for outcome in earlier],
         }
     )
     for row in rows:
@@ -189,7 +207,8 @@ def _when(row: dict[str, object]) -> str:
     return f": {row['error']}" if row["destroyed_at"] is None else f" at {row['destroyed_at']}"
 
 
-def _earlier(outcome: Outcome) -> dict[str, object]:
+def answer_of(outcome: Outcome) -> dict[str, object]:
+    """Return what the answer says of a destruction that no name of this run stands for."""
     return {
         "id": outcome.scope_id.hex(),
         "destroyed_at": outcome.at.isoformat() if outcome.at else None,
@@ -229,8 +248,9 @@ def resume(app: App) -> int:
         status = destroyer.status()
         with app.progress("finishing", status.pending + status.pending_records) as advance:
             outcomes = destroyer.finish_pending(advance)
+        give_notices(app, home)
     failed = [outcome for outcome in outcomes if outcome.error is not None]
-    app.emit({"paused": False, "changed": changed, "finished": [_earlier(outcome) for outcome in outcomes]})
+    app.emit({"paused": False, "changed": changed, "finished": [answer_of(outcome) for outcome in outcomes]})
     app.say(f"{len(outcomes) - len(failed)} pending destructions finished, {len(failed)} left")
     for outcome in failed:
         app.note(f"keyvault: error: scope {outcome.scope_id.hex()}: {outcome.error}")

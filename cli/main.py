@@ -25,6 +25,8 @@ COMMANDS = {
     "scope": "cli.scopes:scope",
     "shred": "cli.destruction:shred",
     "destroy": "cli.destruction:destroy",
+    "sweep": "cli.sweep:sweep",
+    "forecast": "cli.sweep:forecast",
     "import-records": "cli.records:import_records",
     "demo": "cli.demo:demo",
 }

@@ -27,6 +27,7 @@ from keyvault.store.scopes import ScopeRow
 from shredder.destroy import Destroyer
 from shredder.erase import Outcome
 from shredder.fence import LIVE, Cause
+from shredder.notices import Delivery, deliver
 from shredder.plan import Plan, due_rules, make_plan
 from shredder.policy import Policy
 from shredder.sweep_lease import SweepLease, held
@@ -48,7 +49,7 @@ Progress = Callable[[int], None]
 class SweepReport:
     """What a sweep did. `finished`: of destructions that earlier runs had begun; `spared`: due when planned, and not any more at the fence.
 
-    `steps`: what each step returned, in order.
+    `steps`: what each step returned, in order. `notices`: what the storage layer was told.
     """
 
     plan: Plan
@@ -57,6 +58,12 @@ class SweepReport:
     destroyed: int = 0
     spared: int = 0
     failed: list[Outcome] = field(default_factory=list)
+    notices: Delivery = field(default_factory=lambda: Delivery(given=0))
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to a next run: no destruction, and no notice."""
+        return not (self.failed or self.notices.left or any(outcome.error for outcome in self.finished))
 
 
 def plan_sweep(home: Home, policy: Policy, at: datetime) -> Plan:
@@ -100,6 +107,7 @@ def sweep(
         report.plan = plan_sweep(home, policy, at)
         _check_limits(home, policy, report.plan, confirm)
         _Run(home, policy, lease, report, (progress or _silent)(report.plan.count)).run()
+        report.notices = deliver(home)
         home.database.write(partial(_end, rules=due_rules(policy, at), at=at))
     return report
 
