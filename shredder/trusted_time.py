@@ -43,13 +43,13 @@ def judge(
 
 
 def _references(home: Home, connection: Connection) -> tuple[datetime | None, datetime | None]:
-    before = system.trusted_at(connection) or _last_event_at(connection)
+    before = system.trusted_at(connection) or _first_event_at(connection)
     if home.clock.simulated or home.database.dialect == "sqlite":
         return None, before
     return home.database.now(connection), before
 
 
-def _last_event_at(connection: Connection) -> datetime | None:
-    """Return the newest event's time. It counts before the first sweep only: a clock that jumped stamps events, too."""
-    body = outbox.last_body(connection)
+def _first_event_at(connection: Connection) -> datetime | None:
+    """Return the oldest event's time, for the first sweep. A newer one's proves nothing: the clock that is in doubt has stamped it."""
+    body = outbox.first_body(connection)
     return None if body is None else datetime.fromisoformat(json.loads(body)["at"])

@@ -30,7 +30,7 @@ def bodies(connection: Connection, *, after: int = 0, limit: int = 1000) -> list
     return [(row.id, row.body) for row in connection.execute(query)]
 
 
-def last_body(connection: Connection) -> bytes | None:
-    """Return the bytes of the newest event, or None."""
-    body: bytes | None = connection.execute(sa.select(outbox.c.body).order_by(outbox.c.id.desc()).limit(1)).scalar()
+def first_body(connection: Connection) -> bytes | None:
+    """Return the bytes of the oldest event, or None."""
+    body: bytes | None = connection.execute(sa.select(outbox.c.body).order_by(outbox.c.id).limit(1)).scalar()
     return body
