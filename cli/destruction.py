@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import getpass
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from cli.app import App, json_option
+from cli.confirming import confirm_option, typed_count
 from cli.failures import EXIT_REFUSED, Refused, message_of, values_or_first_error
 from keyvault.errors import DestructionPausedError, KeyVaultError
 
 if TYPE_CHECKING:
     from keyvault.home import Home
+    from keyvault.persons import Person
+    from keyvault.store.requests import RequestRow
     from keyvault.store.scopes import ScopeRow
     from shredder.destroy import Destroyer, PlanItem
     from shredder.erase import Outcome
     from shredder.notices import Delivery
+    from shredder.policy import Policy
+    from shredder.requests import RequestView
+    from shredder.submission import Submission
 
-APPROVALS = 1
 PAUSED = "destructions are paused, and nothing was destroyed: run `keyvault destroy resume` when they may go on"
 
 
@@ -40,6 +44,8 @@ PAUSED = "destructions are paused, and nothing was destroyed: run `keyvault dest
 )
 @click.option("--plan", "plan_only", is_flag=True, help="Show what would happen, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
+@confirm_option
+@click.option("--break-glass", is_flag=True, help="Destroy at once, and owe the approval; for the role break-glass.")
 @json_option
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.pass_obj
@@ -52,8 +58,13 @@ def shred(
     records: Sequence[str],
     plan_only: bool,
     yes: bool,
+    confirmed: int | None,
+    break_glass: bool,
 ) -> int:
-    """Destroy the keys of scopes, or of single records, for good.
+    """Destroy the keys of scopes, or of single records, for good, as a customer asks.
+
+    A request, its approval and its execution in one call, where the home requires one approval. Where it requires two, this hands the
+    request in and says who must approve it; with --break-glass it is executed first, and signed afterwards.
 
     Live data and every copy in every backup become unreadable. All named scopes are destroyed or, when one of them cannot be, none.
     With --record only those records of the one account-month named are, and the rest of it stays readable. Destructions that an
@@ -62,29 +73,118 @@ def shred(
     if records and len(names) != 1:
         raise click.UsageError("--record goes with the name of one account-month")
     names, records = list(dict.fromkeys(names)), list(dict.fromkeys(records))
-    cause = _checked_cause(ticket, reason)
+    _checked_cause(ticket, reason)
     with app.opened(role="shredder") as home:
+        from keyvault.persons import Duty, identify
         from shredder.destroy import Destroyer
+        from shredder.policy_file import home_policy
 
         destroyer = Destroyer(home)
         plan = destroyer.plan_records(names[0], records) if records else destroyer.plan(names)
         if plan_only:
-            return _print_plan(app, records or names, plan)
+            return _print_plan(app, home, records or names, plan)
         items = values_or_first_error(plan)
         if destroyer.status().paused:
             raise DestructionPausedError(PAUSED)
         if records:
             _tell_of_former(app, items[0].row)
-        _confirm(app, items, what="record" if records else "scope", yes=yes)
+        person = identify(home.settings, Duty.BREAK_GLASS if break_glass else Duty.REQUEST)
+        typed = _confirm(app, items, what="record" if records else "scope", yes=yes)
         earlier = _finish_earlier(app, destroyer)
-        with app.progress("destroying", len(items)) as advance:
-            details = {"ticket": ticket, "requested_by": getpass.getuser(), "reason": cause}
-            if records:
-                outcomes = destroyer.destroy_records(names[0], records, **details, progress=advance)
-            else:
-                outcomes = destroyer.destroy(names, **details, progress=advance)
+        job = _Shredding(app, home, home_policy(home), person)
+        asked = partial(_submission, ticket=ticket, reason=reason, month=names[0] if records else None)
+        view = job.submit(items, asked, typed or confirmed, break_glass=break_glass)
+        if view is not None and home.settings.approvals > 1 and not break_glass:
+            return _print_submitted(app, view)
+        outcomes = job.carry_out(items, view, typed or confirmed, break_glass=break_glass)
         give_notices(app, home)
-    return _print_outcomes(app, items, outcomes, earlier)
+        return _print_outcomes(app, home, items, outcomes, earlier, view=view)
+
+
+class _Shredding:
+    """The steps of one `shred`: what is still there is requested, approved and executed; the rest is finished, or was."""
+
+    def __init__(self, app: App, home: Home, policy: Policy, person: Person) -> None:
+        self._app = app
+        self._home = home
+        self._policy = policy
+        self._person = person
+
+    def submit(
+        self,
+        items: Sequence[PlanItem],
+        asked: Callable[[Sequence[str], Callable[[str], int]], Submission],
+        confirmed: int | None,
+        *,
+        break_glass: bool,
+    ) -> RequestView | None:
+        """Hand the request in; None where nothing is left to ask for."""
+        from shredder.destroy import PlannedAction
+        from shredder.request_targets import Radius
+        from shredder.requests import Requests, RequestState
+
+        live = [item for item in items if item.action is PlannedAction.DESTROY]
+        wanted = [item.name for item in live]
+        if not wanted:
+            return None
+        requests = Requests(self._home, self._policy)
+        records = sum(bool(item.record_tag) for item in live)
+        requests.check_limits(Radius(scopes=len(wanted) - records, records=records, accounts=0), confirmed)
+        view = requests.submit(asked(wanted, requests.next_row), self._person, break_glass=break_glass)
+        if view.state is RequestState.REFUSED:
+            from cli.requests import refusal_text
+
+            raise Refused(f"refused, and nothing was destroyed: {refusal_text(self._policy, view)}")
+        return view
+
+    def carry_out(
+        self, items: Sequence[PlanItem], view: RequestView | None, confirmed: int | None, *, break_glass: bool
+    ) -> list[Outcome]:
+        """Approve and execute, and finish what was fenced before; return an outcome for each item."""
+        from shredder.destroy import Destroyer, PlannedAction
+        from shredder.request_execution import execute
+        from shredder.requests import Requests
+
+        destroyer = Destroyer(self._home)
+        rest = [item for item in items if item.action is not PlannedAction.DESTROY]
+        outcomes: list[Outcome] = []
+        with self._app.progress("destroying", len(items)) as advance:
+            if view is not None:
+                if not break_glass:
+                    Requests(self._home, self._policy).approve(view.row.id, self._person, confirmed=confirmed)
+                execution = execute(self._home, self._policy, view.row.id, advance)
+                if execution.refusal is not None:
+                    raise Refused(f"request {view.row.id.hex()} was not carried out: {execution.refusal}")
+                outcomes += execution.outcomes
+            outcomes += destroyer.finish_keys([(item.row.id, item.record_tag) for item in rest], advance)
+        return outcomes
+
+
+def _submission(
+    wanted: Sequence[str], next_row: Callable[[str], int], *, ticket: str, reason: str | None, month: str | None
+) -> Submission:
+    from shredder.policy import Requester, RequestKind
+    from shredder.submission import Submission
+
+    return Submission(
+        ticket=ticket,
+        requester=Requester.CUSTOMER,
+        kind=RequestKind.ANONYMIZE,
+        scopes=(month,) if month else tuple(wanted),
+        records=tuple(wanted) if month else (),
+        reason=reason,
+        row=next_row(ticket),
+    )
+
+
+def _print_submitted(app: App, view: RequestView) -> int:
+    """Say who must approve. Nothing is destroyed yet, and so the exit code is not that of a destruction."""
+    request_id = view.row.id.hex()
+    app.emit({"plan": False, "approvals": 2, "request": request_id, "state": str(view.state), "scopes": []})
+    app.say(f"request {request_id}: {view.state}")
+    app.say("Nothing is destroyed yet: another person with the role approver must approve it,")
+    app.say(f"with `keyvault request approve {request_id}`.")
+    return EXIT_REFUSED
 
 
 def _tell_of_former(app: App, row: ScopeRow) -> None:
@@ -98,20 +198,19 @@ def _tell_of_former(app: App, row: ScopeRow) -> None:
         )
 
 
-def _checked_cause(ticket: str, reason: str | None) -> str:
-    """Refuse a malformed ticket or reason before anything is asked or done; return the reason."""
+def _checked_cause(ticket: str, reason: str | None) -> None:
+    """Refuse a malformed ticket or reason before anything is asked or done."""
     from shredder.destroy import DEFAULT_REASON, check_cause
 
     check_cause(ticket, reason or DEFAULT_REASON)
-    return reason or DEFAULT_REASON
 
 
-def _print_plan(app: App, names: Sequence[str], plan: Sequence[PlanItem | KeyVaultError]) -> int:
+def _print_plan(app: App, home: Home, names: Sequence[str], plan: Sequence[PlanItem | KeyVaultError]) -> int:
     rows = [_planned(name, item) for name, item in zip(names, plan, strict=True)]
-    app.emit({"plan": True, "approvals": APPROVALS, "scopes": rows})
+    app.emit({"plan": True, "approvals": home.settings.approvals, "scopes": rows})
     for row in rows:
         app.say(f"{row['name']}: {row['action'] or row['error']}")
-    _say_approvals(app)
+    _say_approvals(app, home)
     app.say("This is a plan: nothing was changed.")
     return EXIT_REFUSED if any(isinstance(item, KeyVaultError) for item in plan) else 0
 
@@ -122,27 +221,21 @@ def _planned(name: str, item: PlanItem | KeyVaultError) -> dict[str, object]:
     return {"name": name, "action": str(item.action), "id": item.row.id.hex(), "state": str(item.row.state)}
 
 
-def _say_approvals(app: App) -> None:
-    app.say(f"approvals: {APPROVALS} (this home requires one)")
+def _say_approvals(app: App, home: Home) -> None:
+    count = home.settings.approvals
+    app.say(f"approvals: {count} (this home requires {'one' if count == 1 else 'two'})")
 
 
-def _confirm(app: App, items: Sequence[PlanItem], *, what: str, yes: bool) -> None:
-    """Show what will happen, and have the count typed."""
+def _confirm(app: App, items: Sequence[PlanItem], *, what: str, yes: bool) -> int | None:
+    """Show what will happen, and have the count typed; return it, or None where it was not asked for."""
     from shredder.destroy import PlannedAction
 
     count = sum(item.action is not PlannedAction.NOTHING for item in items)
     if count == 0 or (yes and app.as_json):
-        return
+        return None
     for item in items:
         app.note(f"{item.name}: {item.action}")
-    app.note("This cannot be undone: no copy and no backup of this data will be readable again.")
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise Refused("there is no terminal to confirm on, and nothing was destroyed: give --yes, or --plan to look")
-    click.echo(f"Destroy {count} {what}{'s'[: count != 1]} for good? Type {count} to go on: ", nl=False, err=True)
-    if sys.stdin.readline().strip() != str(count):
-        raise Refused("not confirmed, and nothing was destroyed")
+    return typed_count(app, count, what=what, yes=yes)
 
 
 def _finish_earlier(app: App, destroyer: Destroyer) -> list[Outcome]:
@@ -171,7 +264,13 @@ def say_notices(app: App, delivery: Delivery) -> None:
 
 
 def _print_outcomes(
-    app: App, items: Sequence[PlanItem], outcomes: Sequence[Outcome], earlier: Sequence[Outcome]
+    app: App,
+    home: Home,
+    items: Sequence[PlanItem],
+    outcomes: Sequence[Outcome],
+    earlier: Sequence[Outcome],
+    *,
+    view: RequestView | None,
 ) -> int:
     by_key = {(outcome.scope_id, outcome.record_tag): outcome for outcome in outcomes}
     rows = [_outcome(item, by_key[item.row.id, item.record_tag]) for item in items]
@@ -179,14 +278,18 @@ def _print_outcomes(
     app.emit(
         {
             "plan": False,
-            "approvals": APPROVALS,
+            "approvals": home.settings.approvals,
+            "request": None if view is None else view.row.id.hex(),
             "scopes": rows,
             "finished_earlier": [answer_of(outcome) for outcome in earlier],
         }
     )
     for row in rows:
         app.say(f"{row['name']}: {row['outcome']}{_when(row)}")
-    _say_approvals(app)
+    if view is not None and view.row.break_glass:
+        app.say(f"approvals: 1, and one is owed: `keyvault request approve {view.row.id.hex()}` by another person")
+    else:
+        _say_approvals(app, home)
     if left:
         app.note(f"keyvault: error: {left} of {len(rows)} destructions are pending; run `keyvault destroy resume`")
     return EXIT_REFUSED if left else 0
@@ -248,13 +351,44 @@ def resume(app: App) -> int:
         status = destroyer.status()
         with app.progress("finishing", status.pending + status.pending_records) as advance:
             outcomes = destroyer.finish_pending(advance)
+        requests = _execute_requests(app, home)
         give_notices(app, home)
     failed = [outcome for outcome in outcomes if outcome.error is not None]
-    app.emit({"paused": False, "changed": changed, "finished": [answer_of(outcome) for outcome in outcomes]})
+    app.emit(
+        {
+            "paused": False,
+            "changed": changed,
+            "finished": [answer_of(outcome) for outcome in outcomes],
+            "requests": requests,
+        }
+    )
     app.say(f"{len(outcomes) - len(failed)} pending destructions finished, {len(failed)} left")
     for outcome in failed:
         app.note(f"keyvault: error: scope {outcome.scope_id.hex()}: {outcome.error}")
-    return EXIT_REFUSED if failed else 0
+    for request in requests:
+        app.say(f"request {request['request']}: {request['state']}")
+        if request["error"] is not None:
+            app.note(f"keyvault: error: request {request['request']}: {request['error']}")
+    stuck = any(request["error"] is not None or request["state"] == "approved" for request in requests)
+    return EXIT_REFUSED if failed or stuck else 0
+
+
+def _execute_requests(app: App, home: Home) -> list[dict[str, str | None]]:
+    """Carry out what was approved before destructions were paused, or a run broke off; and what is billed by now."""
+    from shredder.policy_file import home_policy
+    from shredder.request_execution import execute_approved
+
+    with app.progress("carrying out requests", None) as advance:
+        executions = execute_approved(home, home_policy(home), advance)
+    return [
+        {
+            "request": done.request.hex(),
+            "state": str(done.state),
+            "reason": done.refusal,
+            "error": None if done.error is None else message_of(done.error),
+        }
+        for done in executions
+    ]
 
 
 @destroy.command("status")
@@ -264,9 +398,11 @@ def status_(app: App) -> None:
     """Show which destructions are pending, and whether they are paused. Asks the database only."""
     from keyvault.states import KeyState
     from keyvault.store import fenced_records, intents, system
+    from keyvault.store import requests as request_store
     from keyvault.store import scopes as scope_store
 
     with app.database() as (_, database):
+        owed = database.read(request_store.unsigned)
         counts, records, rows, unused, paused = database.read(
             lambda c: (
                 scope_store.count_by_state(c),
@@ -286,6 +422,7 @@ def status_(app: App) -> None:
             "pending_records": pending_records,
             "unused_keys": unused,
             "scopes": scopes,
+            "approvals_owed": [_owed(row) for row in owed],
         }
     )
     app.say(f"destructions  {'PAUSED' if paused else 'running'}")
@@ -296,6 +433,10 @@ def status_(app: App) -> None:
         app.say(f"  {scope['kind']} scope {scope['id']}, fenced at {scope['fenced_at'] or '(being fenced)'}")
     if pending > len(scopes):
         app.say(f"  and {pending - len(scopes)} more")
+    for row in owed:
+        app.say(
+            f"OWED          the approval of request {row.id.hex()}, executed under break-glass at {row.received_at}"
+        )
 
 
 def _pending(row: ScopeRow) -> dict[str, object]:
@@ -304,3 +445,7 @@ def _pending(row: ScopeRow) -> dict[str, object]:
         "kind": str(row.kind),
         "fenced_at": row.fenced_at.isoformat() if row.fenced_at else None,
     }
+
+
+def _owed(row: RequestRow) -> dict[str, object]:
+    return {"request": row.id.hex(), "executed_at": row.received_at.isoformat(), "due_by": row.due_by.isoformat()}

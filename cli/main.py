@@ -27,6 +27,8 @@ COMMANDS = {
     "destroy": "cli.destruction:destroy",
     "sweep": "cli.sweep:sweep",
     "forecast": "cli.sweep:forecast",
+    "request": "cli.requests:request",
+    "policy": "cli.policy:policy",
     "import-records": "cli.records:import_records",
     "demo": "cli.demo:demo",
 }

@@ -84,16 +84,21 @@ def _split_password(url: str) -> tuple[str, str | None]:
 @click.option("--kv-mount", metavar="NAME", help="Mount of the key-value store.  [default: kv]")
 @click.option("--approle-mount", metavar="NAME", help="Mount of the roles' logins.  [default: approle]")
 @click.option("--prefix", metavar="NAME", help="What policies and roles begin with.  [default: keyvault]")
+@click.option(
+    "--approvals",
+    type=click.IntRange(1, 2),
+    help="How many people stand behind a destruction.  [default: 1 with the embedded engine, 2 with vault]",
+)
 @click.option("--audit-file", metavar="PATH", help="Where Vault writes its audit log, if it has none yet.")
 @json_option
 @click.pass_obj
-def init(app: App, /, custody: str | None, **given: str | None) -> None:
+def init(app: App, /, custody: str | None, approvals: int | None, **given: str | None) -> None:
     """Make a home, or finish one that was begun. Running it again changes nothing.
 
     With `--engine vault` an administrator's token is taken from VAULT_TOKEN; it is not stored.
     """
     found = _existing(app.home)
-    options = _init_options(given, found, custody)
+    options = replace(_init_options(given, found, custody), approvals=approvals)
     from keyvault.initialize import init_home
 
     if found is None:

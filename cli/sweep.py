@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -17,12 +18,31 @@ if TYPE_CHECKING:
     from keyvault.home import Home
     from shredder.forecast import Forecast
     from shredder.plan import Plan
+    from shredder.policy import Policy
     from shredder.sweep import Step, SweepReport
 
 
-def steps() -> list[Step]:
-    """Return what a sweep does before it counts: standing by facts, then requests that were approved."""
-    return []
+def _standing(home: Home, policy: Policy) -> Sequence[str]:
+    """Suspend and resume what facts say."""
+    from shredder.standing import apply_standing
+
+    apply_standing(home, policy_version=policy.version)
+    return ()
+
+
+def _requests(home: Home, policy: Policy) -> Sequence[str]:
+    """Carry out requests that were approved, or waited for billing; say which could not be."""
+    from shredder.request_execution import execute_approved
+
+    return [
+        f"request {done.request.hex()} is not carried out: {done.error or 'its destructions are pending'}"
+        for done in execute_approved(home, policy)
+        if done.error is not None or str(done.state) == "approved"
+    ]
+
+
+STEPS: tuple[Step, ...] = (_standing, _requests)
+"""What a sweep does before it counts."""
 
 
 class _Instant(click.ParamType[datetime]):
@@ -93,7 +113,7 @@ def _swept(app: App, home: Home, confirm: int | None, trust_clock: date | None) 
         def progress(count: int) -> Advance:
             return shown.enter_context(app.progress("destroying", count))
 
-        return run(home, home_policy(home), steps=steps(), confirm=confirm, trust_clock=trust_clock, progress=progress)
+        return run(home, home_policy(home), steps=STEPS, confirm=confirm, trust_clock=trust_clock, progress=progress)
 
 
 def _print_plan(app: App, plan: Plan) -> int:
@@ -111,6 +131,7 @@ def _print_report(app: App, report: SweepReport) -> int:
             **_plan(report.plan),
             "destroyed": report.destroyed,
             "spared": report.spared,
+            "problems": list(report.problems),
             "failed": [answer_of(outcome) for outcome in report.failed],
             "finished_earlier": [answer_of(outcome) for outcome in report.finished],
             "notices": {"given": given.given, "left": given.left, "error": given.error},
@@ -121,6 +142,8 @@ def _print_report(app: App, report: SweepReport) -> int:
     app.say(
         f"destroyed {report.destroyed}, spared {report.spared}, failed {len(report.failed)}; finished of earlier runs {finished}"
     )
+    for problem in report.problems:
+        app.note(f"keyvault: error: {problem}")
     for outcome in [*report.failed, *(outcome for outcome in report.finished if outcome.error)]:
         app.note(f"keyvault: error: scope {outcome.scope_id.hex()} is pending: {outcome.error}")
     say_notices(app, given)

@@ -19,6 +19,7 @@ from keyvault.clock import Clock
 from keyvault.concurrency import one_ahead
 from keyvault.custody.base import Custody, Identity, Placement
 from keyvault.errors import (
+    AlreadyDueError,
     KeyVaultError,
     RenewalRefusedError,
     ScopeDestroyedError,
@@ -31,6 +32,7 @@ from keyvault.scopes import Scope, check_creatable
 from keyvault.states import KeyState
 from keyvault.store import outbox
 from keyvault.store import scopes as scope_store
+from keyvault.store import subjects as subject_store
 from keyvault.store.database import Database
 from keyvault.store.dialects import chunks
 from keyvault.store.scopes import ScopeRow
@@ -100,7 +102,24 @@ class ScopeCreator:
                 missing.append(_Wanted(scope, lookup, 1 if row is None else row.generation + 1))
             except KeyVaultError as error:
                 results[scope] = error
-        return missing
+        return self._without_ended(missing, results, now)
+
+    def _without_ended(
+        self, missing: Sequence[_Wanted], results: dict[Scope, ScopeRow | KeyVaultError], now: datetime
+    ) -> list[_Wanted]:
+        """Leave out, with an error in `results`, what facts about its subject let nothing new be put under."""
+        pseudonym = cache(self._keys.pseudonym_of)
+        subjects = {wanted.scope: pseudonym(*wanted.scope.subject) for wanted in missing}
+        if not subjects:
+            return []
+        ended = self._database.read(lambda connection: subject_store.ended(connection, subjects.values(), now=now))
+        for scope, subject in subjects.items():
+            if subject in ended:
+                results[scope] = AlreadyDueError(
+                    f"the {scope.subject[0]} of this {scope.kind.value} scope ({subject.hex()}) is closed or due, by facts that were "
+                    "reported: nothing new may be put under it; if they are wrong, report what is right"
+                )
+        return [wanted for wanted in missing if wanted.scope not in results]
 
     def _create(self, missing: Sequence[_Wanted]) -> dict[Scope, ScopeRow | KeyVaultError]:
         """Try to create; a scope that is in neither values nor errors lost a race and is looked up again.

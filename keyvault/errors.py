@@ -45,6 +45,10 @@ class ScopeSuspendedError(ScopeError):
     """The scope is suspended; resuming makes it usable again."""
 
 
+class AccountInactiveError(ScopeError):
+    """What was deleted comes back only while its account is active, and what facts suspended only by facts."""
+
+
 class ScopeFencedError(ScopeError):
     """The scope's destruction is committed and under way; it never comes back."""
 
@@ -152,6 +156,25 @@ class SweepRunningError(DestructionError):
 
 class NotProvenError(DestructionError):
     """A key could not be proven gone; the destruction stays pending and is taken up by the next run."""
+
+
+# --- requests ------------------------------------------------------------------------------------------------------
+
+
+class RequestError(KeyVaultError):
+    """A request is not where what was asked of it makes sense."""
+
+
+class UnknownRequestError(RequestError):
+    """No request of that id; `keyvault request list` shows what there is."""
+
+
+class SamePersonError(RequestError):
+    """Who made a request cannot approve it: two people are needed."""
+
+
+class ListChangedError(RequestError):
+    """What a request names is not what was shown any more; it must be looked at, and approved, once more."""
 
 
 # --- the home and its store --------------------------------------------------------------------------------------

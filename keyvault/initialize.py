@@ -40,6 +40,7 @@ class InitOptions:
     vault: VaultSettings | None = None
     admin_token: str | None = None
     audit_file: str | None = None
+    approvals: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +104,7 @@ def _new_settings(directory: Path, options: InitOptions) -> Settings:
         custody=options.custody or "ring",
         clock=options.clock or "real",
         engine_dir=str(Path(engine_dir).resolve()) if engine == "embedded" else None,
+        approvals=options.approvals or 0,
         vault=options.vault if engine == "vault" else None,
     )
 
@@ -114,7 +116,13 @@ def default_engine_dir(home_id: str) -> Path:
 
 
 def _refuse_changes(found: Settings, options: InitOptions) -> None:
-    asked = {"engine": options.engine, "custody": options.custody, "clock": options.clock, "store": options.store}
+    asked = {
+        "engine": options.engine,
+        "custody": options.custody,
+        "clock": options.clock,
+        "store": options.store,
+        "approvals": options.approvals,
+    }
     for name, value in asked.items():
         if value is not None and value != getattr(found, name):
             raise ConfigurationError(

@@ -201,6 +201,10 @@ class Destroyer:
         self.forget_expired()
         return outcomes
 
+    def finish_keys(self, keys: Sequence[Key], progress: Callable[[int], None] | None = None) -> list[Outcome]:
+        """Finish those of these scopes and records that are fenced, and destroy nothing else; an outcome each."""
+        return self._finish(keys, {}, progress) if keys else []
+
     def forget_expired(self) -> None:
         """Remove what was kept of destroyed people until their backup horizon: look-ups and openings."""
         now = self._home.clock.now()
@@ -339,7 +343,7 @@ def _action(held: ScopeRow | RecordRow | None) -> PlannedAction:
 
 def check_cause(ticket: str, reason: str) -> None:
     """Raise `InvalidInputError` for a ticket or a reason code that `Destroyer.destroy` would refuse."""
-    if not ticket.strip() or len(ticket.encode()) > MAX_TICKET_BYTES:
-        raise InvalidInputError(f"a ticket has 1 to {MAX_TICKET_BYTES} bytes")
+    if not ticket.isprintable() or not ticket.strip() or len(ticket.encode()) > MAX_TICKET_BYTES:
+        raise InvalidInputError(f"a ticket has 1 to {MAX_TICKET_BYTES} bytes of printable characters")
     if not REASON.fullmatch(reason):
         raise InvalidInputError("a reason is a code of lower-case letters, digits and hyphens, at most 32")

@@ -53,16 +53,16 @@ StillDue = Callable[[Connection, Collection[bytes]], Collection[bytes]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cause:
-    """Why a group is destroyed. `ticket` and the people go into the log as pseudonyms only.
+    """Why a group is destroyed. `ticket` and the people go into the log as pseudonyms only; bytes are pseudonyms already (32 bytes).
 
     `approvals`: of how many people, the requester counted in; 0 where the policy's own rule asks. `request`: the id of the request that
     was approved. `policy`: the version of the retention policy that it rests on.
     """
 
     reason: str
-    ticket: str
-    requested_by: str
-    approved_by: str | None = None
+    ticket: str | bytes
+    requested_by: str | bytes
+    approved_by: str | bytes | None = None
     approvals: int = 1
     request: bytes | None = None
     policy: str = POLICY_VERSION
@@ -148,11 +148,15 @@ def _new_destruction(home: Home, cause: Cause) -> Destruction:
     return Destruction(
         id=secrets.token_bytes(DESTROY_ID_BYTES),
         reason=cause.reason,
-        ticket=home.keys.pseudonym_of("ticket", cause.ticket),
-        requested_by=home.keys.pseudonym_of("person", cause.requested_by),
+        ticket=_pseudonym(home, "ticket", cause.ticket),
+        requested_by=_pseudonym(home, "person", cause.requested_by),
         fence_event=new_event_id(),
         created_at=home.clock.now(),
     )
+
+
+def _pseudonym(home: Home, what: str, value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else home.keys.pseudonym_of(what, value)
 
 
 def _mark(
@@ -218,7 +222,7 @@ def _stated(home: Home, cause: Cause) -> Mapping[str, Value]:
     approver = cause.approved_by
     return {
         "approvals": cause.approvals,
-        "approved_by": None if approver is None else b64(home.keys.pseudonym_of("person", approver)),
+        "approved_by": None if approver is None else b64(_pseudonym(home, "person", approver)),
         "request": None if cause.request is None else b64(cause.request),
         "policy": cause.policy,
     }

@@ -40,8 +40,8 @@ REQUESTED_BY = "policy"
 NO_RECORD: RecordKey = (b"", b"")
 
 T = TypeVar("T")
-Step = Callable[[Home, Policy], object]
-"""What has to be done before anything is counted: suspending what facts suspend, executing what was approved."""
+Step = Callable[[Home, Policy], Sequence[str]]
+"""What has to be done before anything is counted: suspending what facts suspend, executing what was approved. Says what it could not do."""
 Progress = Callable[[int], None]
 
 
@@ -49,11 +49,11 @@ Progress = Callable[[int], None]
 class SweepReport:
     """What a sweep did. `finished`: of destructions that earlier runs had begun; `spared`: due when planned, and not any more at the fence.
 
-    `steps`: what each step returned, in order. `notices`: what the storage layer was told.
+    `problems`: what the steps before it could not do. `notices`: what the storage layer was told.
     """
 
     plan: Plan
-    steps: tuple[object, ...]
+    problems: tuple[str, ...]
     finished: list[Outcome]
     destroyed: int = 0
     spared: int = 0
@@ -62,8 +62,10 @@ class SweepReport:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to a next run: no destruction, and no notice."""
-        return not (self.failed or self.notices.left or any(outcome.error for outcome in self.finished))
+        """Whether nothing is left to a next run: no request, no destruction, and no notice."""
+        return not (
+            self.problems or self.failed or self.notices.left or any(outcome.error for outcome in self.finished)
+        )
 
 
 def plan_sweep(home: Home, policy: Policy, at: datetime) -> Plan:
@@ -101,8 +103,8 @@ def sweep(
     with held(home) as lease:
         _check_not_paused(home)
         at = trusted_now(home, policy.limits, trust_clock)
-        done = tuple(step(home, policy) for step in steps)
-        report = SweepReport(plan=Plan(at=at, entries=()), steps=done, finished=Destroyer(home).finish_pending())
+        problems = tuple(problem for step in steps for problem in step(home, policy))
+        report = SweepReport(plan=Plan(at=at, entries=()), problems=problems, finished=Destroyer(home).finish_pending())
         _stop_if_unavailable(report.finished)
         report.plan = plan_sweep(home, policy, at)
         _check_limits(home, policy, report.plan, confirm)

@@ -74,6 +74,13 @@ def by_id(connection: Connection, ids: Iterable[bytes], *, lock: bool = False) -
     return found
 
 
+def of_account(connection: Connection, account: bytes, kinds: Iterable[ScopeKind]) -> list[ScopeRow]:
+    """Return every scope of these kinds that an account has or had, by its pseudonym (32 bytes), in order of id."""
+    wanted = scopes.c.kind.in_(sorted(str(kind) for kind in kinds))
+    query = _select().where(scopes.c.account == account, wanted).order_by(scopes.c.id)
+    return [_value(row) for row in connection.execute(query)]
+
+
 def insert_new(connection: Connection, rows: Sequence[ScopeRow]) -> set[bytes]:
     """Insert the rows whose name has no such generation and no live one; return the ids that went in.
 

@@ -141,6 +141,8 @@ SHAPED_BY_DIALECT = frozenset({"uq_scopes_key_ref", "uq_scopes_lookup_generation
 Index("uq_scopes_live_lookup", scopes.c.lookup, unique=True, sqlite_where=LIVE)
 Index("ix_scopes_due_at", scopes.c.due_at, postgresql_where=LIVE, sqlite_where=LIVE)
 Index("ix_scopes_account", scopes.c.account)
+BY_FACTS = text("suspended_by = 2")
+Index("ix_scopes_suspended_by_facts", scopes.c.account, postgresql_where=BY_FACTS, sqlite_where=BY_FACTS)
 Index("ix_scopes_pending", scopes.c.destroy_id, sqlite_where=text("state = 'deactivated'"))
 REMEMBERED = text("state = 'destroyed' AND lookup IS NOT NULL AND salt IS NULL")
 Index("ix_scopes_remembered", scopes.c.horizon, postgresql_where=REMEMBERED, sqlite_where=REMEMBERED)
@@ -256,7 +258,7 @@ facts = Table(
     metadata,
     Column("subject", LargeBinary(32), primary_key=True),
     Column("type", String(24), primary_key=True),
-    Column("detail", String(64), primary_key=True),
+    Column("detail", String(72), primary_key=True),
     Column("at", UTCDateTime, primary_key=True),
     Column("reported_at", UTCDateTime, nullable=False),
     Column("not_before", UTCDateTime, nullable=False),

@@ -272,12 +272,12 @@ def test_steps_come_before_the_plan(home: TestHome, clock: SimulatedManualClock)
     create(home, *PEOPLE)
     with home.opened() as opened:
 
-        def close(opened: Home, _policy: object) -> str:
+        def close(opened: Home, _policy: object) -> list[str]:
             put_subject(opened, "account", "acct-1", due_at=clock.now())
-            return "done"
+            return ["request 17 waits"]
 
         report = sweep(opened, POLICY, steps=[close])
-        assert (report.steps, report.destroyed) == (("done",), 3)
+        assert (report.problems, report.destroyed, report.complete) == (("request 17 waits",), 3, False)
 
 
 # --- one at a time ------------------------------------------------------------------------------------------------------
@@ -368,9 +368,14 @@ def test_an_undelete_in_mid_sweep_saves_months_and_records(
 
     def undeleting(method: Callable[..., Any]) -> Callable[..., Any]:
         def late(self: Destroyer, *args: Any) -> Any:
+            """Reactivate the accounts, undelete some, and close them again."""
+            for account in ("acct-1", "acct-2"):
+                put_subject(self._home, "account", account, due_at=None, status="active")
             with home.vault() as vault:
                 values_of(vault.resume([MAY[0]]))
                 values_of(vault.resume_records(MAY[1], ["r-1"]))
+            for account in ("acct-1", "acct-2"):
+                put_subject(self._home, "account", account, due_at=clock.now())
             return method(self, *args)
 
         return late

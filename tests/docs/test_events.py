@@ -19,10 +19,12 @@ from keyvault.store import outbox
 from keyvault.transit.embedded import EmbeddedEngine
 from keyvault.wrapped import CustodyCode
 from shredder.destroy import Destroyer
+from shredder.policy_file import POLICY_FILE, home_policy
 from tests.docs.documents import ROOT, Block, blocks
 from tests.homes import embedded_home
 
 PAGE = ROOT / "docs" / "events.md"
+POLICY = ROOT / "shredder" / POLICY_FILE
 CONSUMER = "consumer/acct-001/+15551000862"
 OTHER = "consumer/acct-001/+15551000863"
 MOVED = "consumer/acct-001/+15551000865"
@@ -54,6 +56,9 @@ def emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[d
         destroyer.finish_pending()
         destroyer.destroy_records(month, ["r-1"], ticket="T-18", requested_by="ada")
         destroyer.destroy([OTHER, MOVED], ticket="T-19", requested_by="ada")
+        home_policy(opened)
+        (home.path / POLICY_FILE).write_text(POLICY.read_text().replace('"2026-11"', '"acme/2"'))
+        home_policy(opened)
         bodies = opened.database.read(outbox.bodies)
     events: dict[str, list[dict[str, Any]]] = {}
     for _, body in bodies:

@@ -18,6 +18,7 @@ def upgrade() -> None:
     op.add_column("system", sa.Column("policy", sa.Text(), nullable=True))
     op.execute("CREATE INDEX ix_scopes_account ON scopes (account) WHERE account IS NOT NULL")
     _indices()
+    op.execute("CREATE INDEX ix_scopes_suspended_by_facts ON scopes (account) WHERE suspended_by = 2")
     _facts()
     _requests()
     op.create_table(
@@ -45,7 +46,7 @@ def _facts() -> None:
         "facts",
         sa.Column("subject", sa.LargeBinary(32), nullable=False),
         sa.Column("type", sa.String(24), nullable=False),
-        sa.Column("detail", sa.String(64), nullable=False),
+        sa.Column("detail", sa.String(72), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("reported_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("not_before", sa.DateTime(timezone=True), nullable=False),
