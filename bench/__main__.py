@@ -1,15 +1,15 @@
-"""`python -m bench [formats] [custody] [service] [ring]`, started by `make bench` beside the real servers."""
+"""`python -m bench [formats] [custody] [service] [ring] [sweep]`, started by `make bench` beside the real servers."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import custody, formats, ring, rows, service
+from bench import custody, formats, ring, rows, service, sweep
 from tests.servers import description
 
-ALL = ("formats", "custody", "service", "ring")
+ALL = ("formats", "custody", "service", "ring", "sweep")
 
-SERVED = {"custody": custody.run, "service": service.run, "ring": ring.run}
+SERVED = {"custody": custody.run, "service": service.run, "ring": ring.run, "sweep": sweep.run}
 
 
 def main(chosen: list[str]) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from keyvault.store.scopes import ScopeRow
     from shredder.destroy import Destroyer, PlanItem
     from shredder.erase import Outcome
+    from shredder.notices import Delivery
     from shredder.policy import Policy
     from shredder.requests import RequestView
     from shredder.submission import Submission
@@ -96,6 +97,7 @@ def shred(
         if view is not None and home.settings.approvals > 1 and not break_glass:
             return _print_submitted(app, view)
         outcomes = job.carry_out(items, view, typed or confirmed, break_glass=break_glass)
+        give_notices(app, home)
         return _print_outcomes(app, home, items, outcomes, earlier, view=view)
 
 
@@ -246,6 +248,21 @@ def _finish_earlier(app: App, destroyer: Destroyer) -> list[Outcome]:
         return destroyer.finish_pending(advance)
 
 
+def give_notices(app: App, home: Home) -> None:
+    """Tell the storage layer what was destroyed, and say what it could not be told: the destructions stand."""
+    from shredder.notices import deliver
+
+    say_notices(app, deliver(home))
+
+
+def say_notices(app: App, delivery: Delivery) -> None:
+    """Say which notices are left."""
+    if delivery.left:
+        app.note(
+            f"keyvault: error: {delivery.left} notices of destructions are not given yet, and the next run tries again: {delivery.error}"
+        )
+
+
 def _print_outcomes(
     app: App,
     home: Home,
@@ -264,7 +281,7 @@ def _print_outcomes(
             "approvals": home.settings.approvals,
             "request": None if view is None else view.row.id.hex(),
             "scopes": rows,
-            "finished_earlier": [_earlier(outcome) for outcome in earlier],
+            "finished_earlier": [answer_of(outcome) for outcome in earlier],
         }
     )
     for row in rows:
@@ -293,7 +310,8 @@ def _when(row: dict[str, object]) -> str:
     return f": {row['error']}" if row["destroyed_at"] is None else f" at {row['destroyed_at']}"
 
 
-def _earlier(outcome: Outcome) -> dict[str, object]:
+def answer_of(outcome: Outcome) -> dict[str, object]:
+    """Return what the answer says of a destruction that no name of this run stands for."""
     return {
         "id": outcome.scope_id.hex(),
         "destroyed_at": outcome.at.isoformat() if outcome.at else None,
@@ -334,12 +352,13 @@ def resume(app: App) -> int:
         with app.progress("finishing", status.pending + status.pending_records) as advance:
             outcomes = destroyer.finish_pending(advance)
         requests = _execute_requests(app, home)
+        give_notices(app, home)
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     app.emit(
         {
             "paused": False,
             "changed": changed,
-            "finished": [_earlier(outcome) for outcome in outcomes],
+            "finished": [answer_of(outcome) for outcome in outcomes],
             "requests": requests,
         }
     )

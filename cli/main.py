@@ -25,6 +25,8 @@ COMMANDS = {
     "scope": "cli.scopes:scope",
     "shred": "cli.destruction:shred",
     "destroy": "cli.destruction:destroy",
+    "sweep": "cli.sweep:sweep",
+    "forecast": "cli.sweep:forecast",
     "request": "cli.requests:request",
     "policy": "cli.policy:policy",
     "facts": "cli.facts:facts",

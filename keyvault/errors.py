@@ -146,6 +146,14 @@ class ConfirmationNeededError(DestructionError):
     """More would be destroyed than the policy lets go without its exact count as confirmation; nothing was."""
 
 
+class ClockAheadError(DestructionError):
+    """The clock is further ahead of the last trusted time than the policy allows; nothing was destroyed."""
+
+
+class SweepRunningError(DestructionError):
+    """Another sweep is at work, or took over from this one."""
+
+
 class NotProvenError(DestructionError):
     """A key could not be proven gone; the destruction stays pending and is taken up by the next run."""
 

@@ -29,6 +29,23 @@ VAULT_ENVIRONMENT = {"addr": "KEYVAULT_VAULT_ADDR", "ca_file": "KEYVAULT_VAULT_C
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NoticeSettings:
+    """How destructions are told to the storage layer: lines on a command's standard input, or appended to a file (an absolute path)."""
+
+    command: list[str] | None = None
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigurationError` unless exactly one of the two is there, and usable."""
+        if (self.command is None) == (self.file is None):
+            raise ConfigurationError(f"[notices] in {FILE_NAME} needs either command or file")
+        if self.command is not None and not self.command:
+            raise ConfigurationError(f"[notices] in {FILE_NAME}: command is empty")
+        if self.file is not None and not Path(self.file).is_absolute():
+            raise ConfigurationError(f"[notices] in {FILE_NAME}: file must be an absolute path")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """What `init` decided.
 
@@ -48,6 +65,7 @@ class Settings:
     ring_capacity: int = DEFAULT_CAPACITY
     approvals: int = 0
     vault: VaultSettings | None = field(default=None)
+    notices: NoticeSettings | None = field(default=None)
 
     def __post_init__(self) -> None:
         """Raise `ConfigurationError` when settings contradict each other."""
@@ -90,6 +108,11 @@ def load_settings(home: Path, environment: Mapping[str, str] = os.environ) -> Se
         table["vault"] = _build(
             VaultSettings, vault | _from_environment(VAULT_ENVIRONMENT, environment), f"{path} [vault]"
         )
+    notices = table.pop("notices", None)
+    if notices is not None:
+        if not isinstance(notices, dict):
+            raise ConfigurationError(f"{path}: notices must be a table")
+        table["notices"] = _build(NoticeSettings, notices, f"{path} [notices]")
     settings: Settings = _build(Settings, table | _from_environment(ENVIRONMENT, environment), str(path))
     return settings
 
@@ -99,6 +122,8 @@ def write_settings(home: Path, settings: Settings) -> None:
     lines = _lines(asdict(settings))
     if settings.vault is not None:
         lines += ["", "[vault]", *_lines(asdict(settings.vault))]
+    if settings.notices is not None:
+        lines += ["", "[notices]", *_lines(asdict(settings.notices))]
     write_private(home / FILE_NAME, "\n".join(lines) + "\n")
 
 
@@ -152,8 +177,10 @@ def _build(kind: type[Any], table: Mapping[str, Any], where: str) -> Any:
 def _fits(value: object, annotation: str) -> bool:
     if annotation.startswith(("str", "Path")):
         return isinstance(value, str)
-    if annotation.startswith("VaultSettings"):
-        return isinstance(value, VaultSettings)
+    if annotation.startswith("list"):
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if annotation.startswith(("VaultSettings", "NoticeSettings")):
+        return isinstance(value, VaultSettings | NoticeSettings)
     if annotation == "int":
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -36,7 +36,7 @@ from keyvault.store.fenced_records import RecordKey, RecordRow
 from keyvault.store.scopes import ScopeRow
 from keyvault.transit.base import audit_event
 from shredder.erase import Key, Outcome, finish
-from shredder.fence import LIVE, Cause, fence, fence_records, stamp
+from shredder.fence import LIVE, Cause, StillDue, fence, fence_records, stamp
 
 GROUP = 1_000
 BATCH = 10_000
@@ -123,14 +123,19 @@ class Destroyer:
         return self.destroy_rows([item.row for item in plan], cause, progress)
 
     def destroy_rows(
-        self, rows: Sequence[ScopeRow], cause: Cause, progress: Callable[[int], None] | None = None
+        self,
+        rows: Sequence[ScopeRow],
+        cause: Cause,
+        progress: Callable[[int], None] | None = None,
+        still_due: StillDue | None = None,
     ) -> list[Outcome]:
         """Destroy scopes whose rows the caller has read and judged: requests and sweeps. As `destroy`, an outcome a scope.
 
-        What is fenced or destroyed already is finished, or left; a row that changed since is judged by the database.
+        What is fenced or destroyed already is finished, or left; a row that changed since is judged by the database. `still_due` is
+        asked at the fence, and the outcome of what it spares carries a `DestructionError`.
         """
         live = [row for row in rows if row.state in LIVE]
-        fenced = fence(self._home, live, cause)
+        fenced = fence(self._home, live, cause, still_due)
         known = {(row.id, b""): (row, fenced[row.id]) for row in live if row.id in fenced}
         return self._finish([(row.id, b"") for row in rows], known, progress)
 
@@ -170,10 +175,15 @@ class Destroyer:
         return self.destroy_tags(plan[0].row, [item.record_tag for item in plan], cause, progress) if plan else []
 
     def destroy_tags(
-        self, row: ScopeRow, tags: Sequence[bytes], cause: Cause, progress: Callable[[int], None] | None = None
+        self,
+        row: ScopeRow,
+        tags: Sequence[bytes],
+        cause: Cause,
+        progress: Callable[[int], None] | None = None,
+        still_due: StillDue | None = None,
     ) -> list[Outcome]:
         """Destroy records of one account-month by their tags (8 bytes each), an outcome a record. Raises as `fence_records`."""
-        fenced = fence_records(self._home, row, tags, cause)
+        fenced = fence_records(self._home, row, tags, cause, still_due)
         known = {key: (row, destroy_id) for key, destroy_id in fenced.items()}
         return self._finish([(row.id, tag) for tag in tags], known, progress)
 

@@ -21,13 +21,14 @@ from keyvault.errors import KeyVaultError, NotProvenError
 from keyvault.events import Event, EventType, Value, b64, instant, make_event, new_event_id
 from keyvault.home import Home
 from keyvault.scopes import KIND_RULES
-from keyvault.store import fenced_records, outbox
+from keyvault.store import fenced_records, notices, outbox
 from keyvault.store import scopes as scope_store
 from keyvault.store.destructions import Destruction
 from keyvault.store.scopes import ScopeRow
 from keyvault.transit.base import audit_event
 from keyvault.wrapped import CustodyCode
 from shredder.fence import BACKUP_HORIZON
+from shredder.notices import line as notice_line
 
 TOOL = "keyvault-shredder"
 
@@ -134,7 +135,10 @@ def _acknowledge(run: _Run, connection: Connection, proven: Mapping[Key, Proof])
     groups: dict[_Group, list[Key]] = defaultdict(list)
     for key in mine:
         groups[_Group(run.pending[key], proven[key], key[0] if key[1] else None)].append(key)
-    outbox.append(connection, [_destroyed(run, group, keys) for group, keys in groups.items()])
+    events = [(_destroyed(run, group, keys), keys) for group, keys in groups.items()]
+    outbox.append(connection, [event for event, _ in events])
+    if run.home.settings.notices is not None:
+        notices.add(connection, [notice_line(event.id, keys, run.at) for event, keys in events])
     return dict.fromkeys(mine, run.at)
 
 

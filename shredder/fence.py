@@ -8,7 +8,7 @@ the bound that certificates state.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -47,6 +47,9 @@ BACKUP_HORIZON = timedelta(days=90)
 """How long a backup may live, and so how long openings and look-ups of destroyed scopes are kept."""
 LIVE = (KeyState.ACTIVE, KeyState.SUSPENDED)
 
+StillDue = Callable[[Connection, Collection[bytes]], Collection[bytes]]
+"""Asked in the transaction of the fence: which of these scopes (by id), or of these records of one scope (by tag), are still to go."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cause:
@@ -65,8 +68,10 @@ class Cause:
     policy: str = POLICY_VERSION
 
 
-def fence(home: Home, rows: Sequence[ScopeRow], cause: Cause) -> dict[bytes, bytes]:
+def fence(home: Home, rows: Sequence[ScopeRow], cause: Cause, still_due: StillDue | None = None) -> dict[bytes, bytes]:
     """Fence live scopes in groups of at most 1,000, ring by ring; return the id of each one's destruction, by its own.
+
+    Scopes that `still_due` does not name any more are left alone.
 
     Left out are those that another run has fenced first, and those that were moved to a ring since `rows` were read: they are fenced,
     but their rows must be read again. Raises `DestructionPausedError` while destructions are paused: that group
@@ -82,6 +87,7 @@ def fence(home: Home, rows: Sequence[ScopeRow], cause: Cause) -> dict[bytes, byt
             destruction=_new_destruction(home, cause),
             stated=_stated(home, cause),
             openings=_openings(home, group),
+            still_due=still_due,
         )
         return partial(home.database.write, mark)
 
@@ -90,8 +96,12 @@ def fence(home: Home, rows: Sequence[ScopeRow], cause: Cause) -> dict[bytes, byt
     return fenced
 
 
-def fence_records(home: Home, row: ScopeRow, tags: Sequence[bytes], cause: Cause) -> dict[RecordKey, bytes]:
+def fence_records(
+    home: Home, row: ScopeRow, tags: Sequence[bytes], cause: Cause, still_due: StillDue | None = None
+) -> dict[RecordKey, bytes]:
     """Fence records of a scope in groups of at most 1,000; return the id of each one's destruction.
+
+    Records that `still_due` does not name any more are left alone.
 
     Raises `DestructionPausedError`, and `ScopeFencedError` or `ScopeDestroyedError` when the whole scope is.
     """
@@ -105,6 +115,7 @@ def fence_records(home: Home, row: ScopeRow, tags: Sequence[bytes], cause: Cause
                 keys=keys,
                 destruction=_new_destruction(home, cause),
                 stated=_stated(home, cause),
+                still_due=still_due,
             )
         )
     return fenced
@@ -155,10 +166,13 @@ def _mark(
     destruction: Destruction,
     stated: Mapping[str, Value],
     openings: Mapping[bytes, bytes],
+    still_due: StillDue | None,
 ) -> dict[bytes, bytes]:
     """Fence what is still live of the group; return what was, and still sits where its row says, with `destruction`'s id."""
     _check_not_paused(connection)
     live = scope_store.lock_in_state(connection, [row.id for row in group], LIVE)
+    if still_due is not None:
+        live = {scope: live[scope] for scope in still_due(connection, live) if scope in live}
     if not live:
         return {}
     destructions.insert(connection, destruction)
@@ -176,6 +190,7 @@ def _mark_records(
     keys: Sequence[RecordKey],
     destruction: Destruction,
     stated: Mapping[str, Value],
+    still_due: StillDue | None,
 ) -> dict[RecordKey, bytes]:
     """Fence the records that are not fenced yet; return which were, by `destruction`'s id."""
     _check_not_paused(connection)
@@ -184,6 +199,9 @@ def _mark_records(
         check_issuable(locked.state, row.id)
     marked = fenced_records.by_key(connection, keys, lock=True)
     live = [key for key in keys if key not in marked or marked[key].state in LIVE]
+    if still_due is not None:
+        wanted = set(still_due(connection, [tag for _, tag in live]))
+        live = [key for key in live if key[1] in wanted]
     if not live:
         return {}
     destructions.insert(connection, destruction)

@@ -31,6 +31,14 @@ def conflict_insert(connection: Connection, table: sa.Table) -> Any:
     return sqlite_insert(table)
 
 
+def month_text(connection: Connection, column: sa.Column[Any]) -> sa.ColumnElement[str]:
+    """Return the month (`2026-11`) of an instant, in UTC."""
+    if connection.dialect.name == "postgresql":
+        utc = sa.func.timezone(sa.literal_column("'UTC'"), column)
+        return sa.func.to_char(utc, sa.literal_column("'YYYY-MM'"))
+    return sa.func.strftime(sa.literal_column("'%Y-%m'"), column)
+
+
 def conditions(connection: Connection, column: sa.Column[T], values: Iterable[T]) -> Iterator[sa.ColumnElement[bool]]:
     """Give conditions that each hold for some of the values that the column may have, in order; a statement for each finds all."""
     ordered = sorted(set(values))  # type: ignore[type-var]  # ids, HMACs and texts are comparable

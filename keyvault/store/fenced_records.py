@@ -98,7 +98,7 @@ def acknowledge(connection: Connection, keys: Iterable[RecordKey], *, at: dateti
 
 def awaiting_destruction(connection: Connection) -> list[RecordRow]:
     """Return fenced records, oldest destruction first."""
-    query = _select().where(fenced_records.c.state == str(KeyState.DEACTIVATED))
+    query = _select().where(sa.literal_column("fenced_records.state = 'deactivated'"))
     ordered = query.order_by(fenced_records.c.destroy_id, fenced_records.c.scope_id, fenced_records.c.tag)
     return [_value(row) for row in connection.execute(ordered)]
 

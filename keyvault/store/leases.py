@@ -30,6 +30,12 @@ def acquire(connection: Connection, name: str, *, now: datetime, until: datetime
     return token
 
 
+def renew(connection: Connection, name: str, token: int, *, until: datetime) -> bool:
+    """Hold a lease for longer; False when it went to another holder meanwhile."""
+    statement = sa.update(leases).where(leases.c.name == name, leases.c.token == token).values(expires_at=until)
+    return connection.execute(statement).rowcount == 1
+
+
 def release(connection: Connection, name: str, token: int, *, now: datetime) -> bool:
     """End a lease; False when it had expired and went to another holder meanwhile. Its token is never given out again."""
     statement = sa.update(leases).where(leases.c.name == name, leases.c.token == token).values(expires_at=now)

@@ -28,3 +28,9 @@ def bodies(connection: Connection, *, after: int = 0, limit: int = 1000) -> list
     """Return up to `limit` rows behind row id `after`: (row id, exact bytes)."""
     query = sa.select(outbox.c.id, outbox.c.body).where(outbox.c.id > after).order_by(outbox.c.id).limit(limit)
     return [(row.id, row.body) for row in connection.execute(query)]
+
+
+def first_body(connection: Connection) -> bytes | None:
+    """Return the bytes of the oldest event, or None."""
+    body: bytes | None = connection.execute(sa.select(outbox.c.body).order_by(outbox.c.id).limit(1)).scalar()
+    return body

@@ -194,8 +194,11 @@ def forget_lookups(connection: Connection, *, kinds: Iterable[ScopeKind], now: d
     connection.execute(
         sa.update(scopes)
         .where(
-            scopes.c.state == str(KeyState.DESTROYED),
+            DESTROYED,
             scopes.c.lookup.is_not(None),
+            scopes.c.salt.is_(
+                None
+            ),  # as it is of all that name a person, and of no others, which keep their look-ups for good
             scopes.c.horizon <= now,
             scopes.c.kind.in_([str(kind) for kind in kinds]),
         )

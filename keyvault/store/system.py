@@ -113,6 +113,18 @@ def _read_policy(text: str | None) -> PolicyRow | None:
         ) from error
 
 
+def trusted_at(connection: Connection) -> datetime | None:
+    """Return the highest time that a sweep trusted, or None before the first."""
+    moment: datetime | None = connection.execute(sa.select(system.c.trusted_at)).scalar_one()
+    return moment
+
+
+def trust(connection: Connection, at: datetime) -> None:
+    """Remember a trusted time; never goes back."""
+    later = system.c.trusted_at.is_(None) | (system.c.trusted_at < at)
+    connection.execute(sa.update(system).where(later).values(trusted_at=at))
+
+
 def beat(connection: Connection, node: str, at: datetime) -> None:
     """Commit a sign of life: an old primary that is cut off from its standby cannot."""
     statement = conflict_insert(connection, heartbeats).values(node=node, beat_at=at)

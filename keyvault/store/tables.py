@@ -139,11 +139,13 @@ scopes = Table(
 # what keeps live look-ups apart is an exclusion constraint over a hash index. `keyvault.store.scopes.insert_new` keeps the rest apart.
 SHAPED_BY_DIALECT = frozenset({"uq_scopes_key_ref", "uq_scopes_lookup_generation", "uq_scopes_live_lookup"})
 Index("uq_scopes_live_lookup", scopes.c.lookup, unique=True, sqlite_where=LIVE)
-Index("ix_scopes_due_at", scopes.c.due_at)
+Index("ix_scopes_due_at", scopes.c.due_at, postgresql_where=LIVE, sqlite_where=LIVE)
 Index("ix_scopes_account", scopes.c.account)
 BY_FACTS = text("suspended_by = 2")
 Index("ix_scopes_suspended_by_facts", scopes.c.account, postgresql_where=BY_FACTS, sqlite_where=BY_FACTS)
 Index("ix_scopes_pending", scopes.c.destroy_id, sqlite_where=text("state = 'deactivated'"))
+REMEMBERED = text("state = 'destroyed' AND lookup IS NOT NULL AND salt IS NULL")
+Index("ix_scopes_remembered", scopes.c.horizon, postgresql_where=REMEMBERED, sqlite_where=REMEMBERED)
 
 rings = Table(
     "rings",
@@ -185,6 +187,9 @@ fenced_records = Table(
     Column("destroy_id", LargeBinary(16), ForeignKey("destructions.id"), nullable=True),
 )
 
+PENDING = text("state = 'deactivated'")
+Index("ix_fenced_records_pending", fenced_records.c.destroy_id, postgresql_where=PENDING, sqlite_where=PENDING)
+
 certificate_openings = Table(
     "certificate_openings",
     metadata,
@@ -192,6 +197,8 @@ certificate_openings = Table(
     Column("sealed", LargeBinary, nullable=False),
     Column("expires_at", UTCDateTime, nullable=False),
 )
+
+Index("ix_certificate_openings_expires_at", certificate_openings.c.expires_at)
 
 intents = Table(
     "intents",
