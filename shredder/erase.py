@@ -29,7 +29,7 @@ from keyvault.transit.base import audit_event
 from keyvault.wrapped import CustodyCode
 from shredder.fence import BACKUP_HORIZON
 
-TOOL = "keyvault-shredder"
+TOOL = f"keyvault-shredder {version('keyvault-shredder')}"
 
 Key = tuple[bytes, bytes]
 """A scope's id, and a record's tag in it, or none: `Target.key`."""
@@ -162,7 +162,7 @@ def _evidence(run: _Run, group: _Group, rows: Sequence[ScopeRow]) -> dict[str, V
         "custody": sorted({run.home.custodies[row.custody].name for row in rows}),
         "engine": run.home.engine.kind,
         "proof": asdict(group.proof, dict_factory=_without_nulls),
-        "tool": f"{TOOL} {version(TOOL)}",
+        "tool": TOOL,
     }
 
 
