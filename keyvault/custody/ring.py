@@ -73,7 +73,7 @@ class RingCustody(Custody):
         self._engine = engine
         self._cache = RingCache(states, clock, ttl=lease_ttl)
         self._slots = SlotAllocator(database, engine, clock, states, incarnation=incarnation, capacity=capacity)
-        self._shredder = RingShredder(database, engine, clock, states)
+        self._shredder = RingShredder(database, engine, clock, states, self._cache)
 
     # --- creating ---------------------------------------------------------------------------------------------------
 
