@@ -42,10 +42,7 @@ Change = Callable[[RingState, int], RingState]
 """Returns a new state in the place of one, given the epoch that the new one will have; may write record entries for it."""
 
 Note = Callable[[LoadedRing], None]
-
-
-def _nothing(_: LoadedRing) -> None:
-    pass
+"""Told of a stored state whose predecessors are proven dead."""
 
 
 class RingStates(RingReader):
@@ -122,7 +119,7 @@ class RingStates(RingReader):
         is_punctured: Callable[[RingState], bool],
         highest_version: int = 0,
         proven_epoch: int = 0,
-        note: Note = _nothing,
+        note: Note = lambda _: None,
     ) -> LoadedRing:
         """Put `change(loaded.state, epoch)` in the state's place, and prove the old one dead. Needs the shredder's rights.
 
@@ -150,7 +147,7 @@ class RingStates(RingReader):
         loaded.state.wipe()
         return stored
 
-    def resume(self, ring_id: bytes, *, note: Note = _nothing) -> LoadedRing:
+    def resume(self, ring_id: bytes, *, note: Note = lambda _: None) -> LoadedRing:
         """Finish a replacement that was interrupted after its flip, prove it, and return the state. Does no harm otherwise.
 
         `note` as in `replace`. Raises as `load`, and `NotProvenError`. Needs the shredder's rights.
