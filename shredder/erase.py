@@ -128,7 +128,14 @@ def _acknowledge(run: _Run, connection: Connection, proven: Mapping[Key, Proof])
     scopes = [scope for scope, tag in proven if not tag]
     people = [kind for kind, rules in KIND_RULES.items() if rules.names_person]
     horizon = run.at + BACKUP_HORIZON
-    marked = scope_store.acknowledge(connection, scopes, people=people, at=run.at, horizon=horizon)
+    marked = scope_store.acknowledge(
+        connection,
+        scopes,
+        destroy_ids={destroy_id for (_, tag), destroy_id in run.pending.items() if not tag},
+        people=people,
+        at=run.at,
+        horizon=horizon,
+    )
     records = fenced_records.acknowledge(connection, [key for key in proven if key[1]], at=run.at)
     mine = [key for key in proven if key in records or (not key[1] and key[0] in marked)]
     groups: dict[_Group, list[Key]] = defaultdict(list)

@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0002"
+REVISION = "0003"
 """The Alembic revision these tables are at; `Store.check_version` compares it with the database."""
 
 
@@ -184,7 +184,7 @@ fenced_records = Table(
 certificate_openings = Table(
     "certificate_openings",
     metadata,
-    Column("scope_id", LargeBinary(16), ForeignKey("scopes.id"), primary_key=True),
+    Column("scope_id", LargeBinary(16), primary_key=True),
     Column("sealed", LargeBinary, nullable=False),
     Column("expires_at", UTCDateTime, nullable=False),
 )
