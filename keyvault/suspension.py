@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from sqlalchemy.engine import Connection
 
@@ -97,5 +96,5 @@ def _move(connection: Connection, clock: Clock, rows: dict[bytes, ScopeRow], loo
     scope_store.change_state(connection, [row.id], before=[row.state], after=after)
     payload = {"scope": b64(row.commitment), "scope_id": b64(row.id)}
     outbox.append(connection, [make_event(event_type, payload, at=clock.now())])
-    rows[lookup] = replace(row, state=after)
+    rows[lookup] = row._replace(state=after)
     return rows[lookup]

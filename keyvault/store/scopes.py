@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -16,8 +15,7 @@ from keyvault.store.dialects import conditions, insert_rows
 from keyvault.store.tables import destructions, rings, scopes
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScopeRow:
+class ScopeRow(NamedTuple):
     """One generation of a scope. `id` 16 bytes; `lookup`, `commitment`, `salt`, `account` 32 bytes each.
 
     `fenced_at` and `lease_bound` are its destruction's. `ring_epoch` is the furthest epoch that its ring's state was known to have when the row was read.
@@ -26,19 +24,19 @@ class ScopeRow:
     id: bytes
     generation: int
     custody: int
-    key_ref: str | None = None
-    ring_id: bytes | None = None
-    slot: int | None = None
     kind: ScopeKind
-    period: str | None = None
-    due_at: datetime | None = None
-    account: bytes | None = None
     lookup: bytes | None
     commitment: bytes
-    salt: bytes | None = None
     sealed_name: str | None
     state: KeyState
     created_at: datetime
+    key_ref: str | None = None
+    ring_id: bytes | None = None
+    slot: int | None = None
+    period: str | None = None
+    due_at: datetime | None = None
+    account: bytes | None = None
+    salt: bytes | None = None
     fenced_at: datetime | None = None
     destroyed_at: datetime | None = None
     lease_bound: datetime | None = None
@@ -81,7 +79,8 @@ def insert_new(connection: Connection, rows: Sequence[ScopeRow]) -> set[bytes]:
     if not rows:
         return set()
     ordered = sorted(rows, key=lambda row: row.lookup or b"")
-    columns = {name: [getattr(row, name) for row in ordered] for name in COLUMNS}
+    values = dict(zip(ScopeRow._fields, zip(*ordered, strict=True), strict=True))
+    columns = {name: values[name] for name in COLUMNS}
     new = set(insert_rows(connection, scopes, columns, returning=scopes.c.id))
     return new - _take_back_used(connection, new)
 
@@ -220,13 +219,12 @@ def all_key_refs(connection: Connection) -> set[str]:
 
 
 NOT_COLUMNS = frozenset({"ring_epoch", "fenced_at", "lease_bound"})
-COLUMNS = tuple(field.name for field in fields(ScopeRow) if field.name not in NOT_COLUMNS)
-STORED = tuple(field.name for field in fields(ScopeRow))
+COLUMNS = tuple(name for name in ScopeRow._fields if name not in NOT_COLUMNS)
 LIVE: sa.ColumnElement[bool] = sa.literal_column("scopes.state <> 'destroyed'")
 DESTROYED: sa.ColumnElement[bool] = sa.literal_column("scopes.state = 'destroyed'")
 KINDS = {str(kind): kind for kind in ScopeKind}
 STATES = {str(state): state for state in KeyState}
-KIND_AT, STATE_AT = STORED.index("kind"), STORED.index("state")
+KIND_AT, STATE_AT = ScopeRow._fields.index("kind"), ScopeRow._fields.index("state")
 
 
 def _select() -> sa.Select[Any]:
@@ -235,7 +233,7 @@ def _select() -> sa.Select[Any]:
         "fenced_at": destructions.c.fenced_at,
         "lease_bound": destructions.c.lease_bound,
     }
-    return sa.select(*(joined[name] if name in joined else scopes.c[name] for name in STORED)).select_from(
+    return sa.select(*(joined[name] if name in joined else scopes.c[name] for name in ScopeRow._fields)).select_from(
         scopes.outerjoin(rings, scopes.c.ring_id == rings.c.id).outerjoin(
             destructions, scopes.c.destroy_id == destructions.c.id
         )
@@ -246,4 +244,4 @@ def _value(row: sa.Row[Any]) -> ScopeRow:
     values = list(row)
     values[KIND_AT] = KINDS[values[KIND_AT]]
     values[STATE_AT] = STATES[values[STATE_AT]]
-    return ScopeRow(**dict(zip(STORED, values, strict=True)))
+    return ScopeRow._make(values)

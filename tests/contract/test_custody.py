@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -135,7 +134,7 @@ def test_a_token_works_under_its_own_scope_only(opened: Home) -> None:
 
 def test_an_identity_is_bound_to_its_scope(opened: Home) -> None:
     row = rows_of(opened, 1)[0]
-    stolen = replace(row, id=secrets.token_bytes(16))
+    stolen = row._replace(id=secrets.token_bytes(16))
     mine, theirs = opened.custody.open_identities([row, stolen])
     assert mine == bytearray(b"identity of " + row.id)
     assert isinstance(theirs, CiphertextRefusedError)
