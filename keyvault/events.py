@@ -7,7 +7,7 @@ stored and hashed as they are: RFC 8785, at most 64 KiB with its two length byte
 
 from __future__ import annotations
 
-import base64
+import binascii
 import contextlib
 import json
 import secrets
@@ -29,6 +29,7 @@ MAX_SCOPES_PER_EVENT = 1_000
 MAX_INTEGER = 2**53
 
 _PLAIN = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False)
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _PLAIN_TYPES = frozenset({str, bool, type(None)})
 
 Value: TypeAlias = bool | int | str | Sequence["Value"] | Mapping[str, "Value"] | None
@@ -123,7 +124,7 @@ def _is_plain(value: Value) -> bool:
 
 def b64(data: bytes) -> str:
     """Encode as unpadded base64url."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE).rstrip(b"=").decode()
 
 
 @lru_cache(maxsize=256)  # one instant stands in thousands of events
