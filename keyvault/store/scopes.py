@@ -80,7 +80,8 @@ def insert_new(connection: Connection, rows: Sequence[ScopeRow]) -> set[bytes]:
     if not rows:
         return set()
     ordered = sorted(rows, key=lambda row: row.lookup or b"")
-    columns = {name: [getattr(row, name) for row in ordered] for name in COLUMNS}
+    values = dict(zip(ScopeRow._fields, zip(*ordered, strict=True), strict=True))
+    columns = {name: values[name] for name in COLUMNS}
     new = set(insert_rows(connection, scopes, columns, returning=scopes.c.id))
     return new - _take_back_used(connection, new)
 
