@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import time
@@ -87,7 +88,11 @@ def hot_rate(home: TestHome, keys: int) -> float:
         worker.stdout.readline()
     started = time.perf_counter()
     for worker in workers:
-        worker.communicate("go\n")
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()  # all are told before any is waited for
+    for worker in workers:
+        worker.communicate()
         assert worker.returncode == 0
     return PROCESSES * keys / (time.perf_counter() - started)
 
@@ -98,6 +103,8 @@ def main(path: str, keys: int) -> None:
     requests = [KeyRequest(scopes=(names[index % HOT_SCOPES],)) for index in range(HOT_BATCH)]
     with leased(Path(path)) as vault:
         values_of(vault.generate_data_keys(requests))
+        gc.collect()
+        gc.freeze()  # as services do once they are up: the collector need not walk through their modules any more
         print("ready", flush=True)
         sys.stdin.readline()
         for _ in range(max(keys // HOT_BATCH, 1)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
@@ -11,21 +12,20 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def one_ahead(jobs: Iterable[Callable[[], R]]) -> Iterator[R]:
-    """Run jobs one after the other in a thread, and give their results in order.
+def one_ahead(jobs: Iterable[Callable[[], R]], *, threads: int = 1) -> Iterator[R]:
+    """Run jobs in order, as many at a time as there are threads, and give their results in order.
 
-    While one runs, the next is made by the iterable; and it runs already while the caller is at the result before. After a job that
-    raises, no other is run.
+    While they run, the next is made by the iterable; and it runs already while the caller is at the result before. Once a job's
+    error is raised, none is begun.
     """
-    running: Future[R] | None = None
-    with ThreadPoolExecutor(1) as pool:
+    running: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
         for job in jobs:
-            before = None if running is None else (running.result(),)
-            running = pool.submit(copy_context().run, job)
-            if before is not None:
-                yield before[0]
-        if running is not None:
-            yield running.result()
+            before = [running.popleft().result()] if len(running) == threads else []
+            running.append(pool.submit(copy_context().run, job))
+            yield from before
+        while running:
+            yield running.popleft().result()
 
 
 def side_by_side(work: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator[R]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache, partial
 from typing import NamedTuple
@@ -26,9 +26,9 @@ from keyvault.errors import (
     ScopeFencedError,
     Unavailable,
 )
-from keyvault.events import Event, EventType, Value, b64, instant, make_event
+from keyvault.events import Event, EventTemplate, EventType, Value, b64, instant
 from keyvault.identity import commit, encode_identity
-from keyvault.scopes import Scope, check_creatable
+from keyvault.scopes import Scope, ScopeKind, check_creatable
 from keyvault.states import KeyState
 from keyvault.store import outbox
 from keyvault.store import scopes as scope_store
@@ -158,6 +158,7 @@ class ScopeCreator:
         drafts = {}
         now = self._clock.now()
         subject = cache(self._keys.pseudonym_of)
+        template = cache(partial(self._template, at=now))
         for (wanted, placement, scope_id, salt), sealed in zip(
             placed, self._custody.seal_identities(identities), strict=True
         ):
@@ -183,7 +184,7 @@ class ScopeCreator:
                 state=KeyState.ACTIVE,
                 created_at=now,
             )
-            drafts[scope_id] = _Draft(scope, row, placement, self._event(row))
+            drafts[scope_id] = _Draft(scope, row, placement, self._event(row, template))
         return drafts
 
     def _write(self, drafts: _Drafts) -> dict[Scope, ScopeRow | KeyVaultError]:
@@ -198,21 +199,31 @@ class ScopeCreator:
         self._custody.discard(connection, [draft.placement for draft in ready if draft.row.id not in won])
         return won
 
-    def _event(self, row: ScopeRow) -> Event:
+    def _event(self, row: ScopeRow, template: Callable[..., EventTemplate]) -> Event:
         """Build `scope.created`, with what rebuilds the row sealed: placement under the journal key, the rest under its own."""
-        payload: dict[str, Value] = {
-            "scope": b64(row.commitment),
-            "scope_id": b64(row.id),
-            "generation": row.generation,
-            "kind": str(row.kind),
-            "period": row.period,
-            "due_at": _instant(row.due_at),
+        return template(row.generation, row.kind, row.period, row.due_at).fill(
+            {
+                "scope": b64(row.commitment),
+                "scope_id": b64(row.id),
+                "account": b64(row.account) if row.account else None,
+                "placement": sealed_placement(self._keys, row),
+                "sealed": row.sealed_name,
+            }
+        )
+
+    def _template(
+        self, generation: int, kind: ScopeKind, period: str | None, due_at: datetime | None, *, at: datetime
+    ) -> EventTemplate:
+        shared: dict[str, Value] = {
+            "generation": generation,
+            "kind": str(kind),
+            "period": period,
+            "due_at": None if due_at is None else instant(due_at),
             "custody": self._custody.name,
-            "account": b64(row.account) if row.account else None,
-            "placement": sealed_placement(self._keys, row),
-            "sealed": row.sealed_name,
         }
-        return make_event(EventType.SCOPE_CREATED, payload, at=row.created_at)
+        return EventTemplate(
+            EventType.SCOPE_CREATED, shared, ["scope", "scope_id", "account", "placement", "sealed"], at=at
+        )
 
 
 def sealed_placement(keys: SystemKeys, row: ScopeRow) -> str:
@@ -224,10 +235,6 @@ def sealed_placement(keys: SystemKeys, row: ScopeRow) -> str:
         "salt": row.salt.hex() if row.salt else None,
     }
     return b64(keys.seal_journal(json.dumps(placement).encode(), row.id))
-
-
-def _instant(moment: datetime | None) -> str | None:
-    return None if moment is None else instant(moment)
 
 
 def _usable(row: ScopeRow, scope: Scope, *, renew: bool) -> bool:

@@ -7,16 +7,15 @@ stored and hashed as they are: RFC 8785, at most 64 KiB with its two length byte
 
 from __future__ import annotations
 
-import base64
+import binascii
 import contextlib
 import json
-import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import rfc8785
 
@@ -30,6 +29,7 @@ MAX_SCOPES_PER_EVENT = 1_000
 MAX_INTEGER = 2**53
 
 _PLAIN = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False)
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _PLAIN_TYPES = frozenset({str, bool, type(None)})
 
 Value: TypeAlias = bool | int | str | Sequence["Value"] | Mapping[str, "Value"] | None
@@ -57,8 +57,7 @@ class EventType(StrEnum):
     REQUEST_CANCELLED = "request.cancelled"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """An event and its exact bytes."""
 
     id: str
@@ -68,7 +67,9 @@ class Event:
 
 def new_event_id() -> str:
     """Return a fresh UUID (RFC 9562, version 4): it tells nothing of the event."""
-    return str(uuid.uuid4())
+    digits = secrets.token_bytes(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def make_event(
@@ -81,17 +82,28 @@ def make_event(
 ) -> Event:
     """Build an event, resting on a version of the retention policy. `InvalidInputError` when it would not fit a log entry."""
     identity = event_id or new_event_id()
-    header: dict[str, Value] = {
-        "v": SCHEMA_VERSION,
-        "id": identity,
-        "type": str(kind),
-        "at": instant(at),
-        "policy": policy,
-    }
-    body = canonical({**payload, **header})
-    if len(body) > MAX_EVENT_BYTES:
-        raise InvalidInputError(f"an event of {len(body)} bytes does not fit the log: split the group")
-    return Event(id=identity, type=kind, body=body)
+    return _fitting(Event(identity, kind, canonical({**payload, **_header(kind, at, policy), "id": identity})))
+
+
+class EventTemplate:
+    """Events of one type and instant that differ in a few texts: `fill` writes the bytes that `make_event` does, in less time."""
+
+    def __init__(self, kind: EventType, shared: Mapping[str, Value], texts: Iterable[str], *, at: datetime) -> None:
+        """`shared` is what all have; `texts` names the fields that `fill` gets. Names are ASCII words, whose order is that of RFC 8785."""
+        fixed = {
+            name: canonical(value).decode().replace("%", "%%")
+            for name, value in {**shared, **_header(kind, at, POLICY_VERSION)}.items()
+        }
+        members = {name: f"%({name})s" for name in (*texts, "id")} | fixed
+        self._form = "{" + ",".join(f'"{name}":{members[name]}' for name in sorted(members)) + "}"
+        self._kind = kind
+
+    def fill(self, texts: Mapping[str, str | None]) -> Event:
+        """Build an event with a fresh id. `InvalidInputError` when it would not fit a log entry."""
+        identity = new_event_id()
+        written = {name: "null" if text is None else _PLAIN.encode(text) for name, text in texts.items()}
+        written["id"] = f'"{identity}"'
+        return _fitting(Event(identity, self._kind, (self._form % written).encode()))
 
 
 def canonical(value: Value) -> bytes:
@@ -105,6 +117,16 @@ def canonical(value: Value) -> bytes:
     return rfc8785.dumps(value)
 
 
+def _header(kind: EventType, at: datetime, policy: str) -> dict[str, Value]:
+    return {"v": SCHEMA_VERSION, "type": str(kind), "at": instant(at), "policy": policy}
+
+
+def _fitting(event: Event) -> Event:
+    if len(event.body) > MAX_EVENT_BYTES:
+        raise InvalidInputError(f"an event of {len(event.body)} bytes does not fit the log: split the group")
+    return event
+
+
 def _is_plain(value: Value) -> bool:
     if type(value) is dict:
         return "".join(value).isascii() and _is_plain(list(value.values()))
@@ -115,7 +137,7 @@ def _is_plain(value: Value) -> bool:
 
 def b64(data: bytes) -> str:
     """Encode as unpadded base64url."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE).rstrip(b"=").decode()
 
 
 @lru_cache(maxsize=256)  # one instant stands in thousands of events

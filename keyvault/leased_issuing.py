@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 
 from keyvault.admission import Targets
 from keyvault.clock import Clock
 from keyvault.custody.base import Custody
 from keyvault.errors import DecryptionFailedError, InvalidInputError, KeyVaultError
-from keyvault.formats import NONCE_BYTES, check_associated_data, wipe
-from keyvault.issuing import Admitted, Issuer, new_data_keys
+from keyvault.formats import check_associated_data, wipe
+from keyvault.issuing import Admitted, Issuer, new_data_keys, new_nonces
 from keyvault.leased_keys import LeasedKeys
 from keyvault.leases import LeaseAnchor
 from keyvault.results import caught
@@ -49,29 +48,27 @@ class LeasedIssuer(Issuer):
 
     def generate(self, requests: Sequence[KeyRequest]) -> list[DataKey | KeyVaultError]:
         """Give fresh 32-byte data keys, from what is kept where it is kept."""
-        keys = new_data_keys(len(requests))
-        kept, now, soonest = self._kept.usable(), self._clock.now(), math.inf
-        nonces = os.urandom(NONCE_BYTES * len(requests))
+        keys, nonces = new_data_keys(len(requests)), new_nonces(len(requests))
+        kept, now, soonest = self._kept.usable().get, self._clock.now(), math.inf
         results: list[DataKey | KeyVaultError] = []
         left: list[int] = []
-        for index, (request, key) in enumerate(zip(requests, keys, strict=True)):
-            found = kept.get((request.scopes, request.record, request.purpose))
+        for request, key, nonce in zip(requests, keys, nonces, strict=True):
+            found = kept((request.scopes, request.record, request.purpose))
             if found is None or (found.due_at is not None and found.due_at <= now):
-                left.append(index)
+                left.append(len(results))
                 results.append(_NOT_KEPT)
                 continue
-            nonce = nonces[index * NONCE_BYTES : index * NONCE_BYTES + NONCE_BYTES]
+            wrapping_key, expires, _ = found
+            if expires < soonest:  # noqa: PLR1730 - `min` would be one more call for every key
+                soonest = expires
             try:
-                if request.associated_data:
-                    check_associated_data(request.associated_data)
-                wrapped = found.key.wrap_under(nonce, key, request.associated_data)
+                if associated_data := request.associated_data:
+                    check_associated_data(associated_data)
+                wrapped = wrapping_key.wrap_under(nonce, key, associated_data)
                 results.append(_new_tuple(DataKey, (key, wrapped)))  # DataKey's own constructor takes twice as long
             except KeyVaultError as error:
-                left.append(
-                    index
-                )  # another thread has dropped the key, or the request is malformed: the other way tells
+                left.append(len(results))  # another thread has dropped the key, or the request is malformed
                 results.append(error)
-            soonest = min(soonest, found.expires)
         if not self._kept.still_usable(soonest):
             return self._wrap(requests, keys)
         if left:

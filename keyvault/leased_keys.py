@@ -75,7 +75,8 @@ class LeasedKeys:
         """Wipe what has expired; return when the next does."""
         now = self._clock.monotonic()
         with self._lock:
-            for name, leased in list(self._keys.items()):
+            while self._keys:
+                name, leased = next(iter(self._keys.items()))
                 if leased.expires > now:
                     return leased.expires - now  # they stand in the order in which they expire
                 del self._keys[name]

@@ -9,7 +9,6 @@ destroyed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -173,4 +172,4 @@ def _is_moved(row: ScopeRow) -> bool:
 
 
 def _placed(row: ScopeRow, placement: Placement) -> ScopeRow:
-    return replace(row, custody=CustodyCode.RING.value, ring_id=placement.ring_id, slot=placement.slot)
+    return row._replace(custody=CustodyCode.RING.value, ring_id=placement.ring_id, slot=placement.slot)

@@ -35,6 +35,8 @@ MAX_HEIGHT = 63
 
 _LABEL = b"keyvault/ggm/1"
 _WIPED = bytes(SEED_BYTES)
+_HALVES = {"0": slice(SEED_BYTES), "1": slice(SEED_BYTES, None)}
+"""Of an expanded seed: the left child's, and the right child's."""
 
 
 def expand(seed: Bytes) -> tuple[bytes, bytes]:
@@ -101,11 +103,7 @@ class Frontier:
         if gap and self.punctured[gap - 1] == leaf:
             raise PuncturedError(f"leaf {leaf} was punctured; nothing can be derived from it any more")
         index, height = _find_node(*self._gap(gap), leaf)
-        seed = self._seed(self._offsets[gap] + index)
-        for level in range(height - 1, -1, -1):
-            half = SEED_BYTES if leaf >> level & 1 else 0
-            seed = sha512(_LABEL + seed).digest()[half : half + SEED_BYTES]
-        return bytearray(seed)
+        return bytearray(_descend(self._seed(self._offsets[gap] + index), leaf, height))
 
     def derive_many(self, leaves: Iterable[int]) -> dict[int, bytearray]:
         """Return the seeds of many leaves, by leaf, each inner node expanded once; punctured leaves are left out.
@@ -212,8 +210,8 @@ def _derive_below(seed: bytes, first: int, height: int, leaves: Sequence[int], d
     stack = [(seed, first, height, 0, len(leaves))]
     while stack:
         seed, first, height, low, high = stack.pop()
-        if height == 0:
-            derived[leaves[low]] = bytearray(seed)
+        if high - low == 1:
+            derived[leaves[low]] = bytearray(_descend(seed, leaves[low], height))
             continue
         left, right = expand(seed)
         middle = first + (1 << height - 1)
@@ -222,6 +220,13 @@ def _derive_below(seed: bytes, first: int, height: int, leaves: Sequence[int], d
             stack.append((right, middle, height - 1, cut, high))
         if low < cut:
             stack.append((left, first, height - 1, low, cut))
+
+
+def _descend(seed: bytes, leaf: int, height: int) -> bytes:
+    """Return the seed of a leaf that lies `height` levels below the node of `seed`."""
+    for bit in f"{leaf:0{MAX_HEIGHT}b}"[MAX_HEIGHT - height :]:
+        seed = sha512(_LABEL + seed).digest()[_HALVES[bit]]
+    return seed
 
 
 def _nodes_between(start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -75,6 +75,25 @@ def record_share(records: Frontier, scope_id: bytes, tag: bytes) -> bytearray:
         wipe(leaf)
 
 
+def record_shares(records: Frontier, scope_id: bytes, tags: Iterable[bytes]) -> dict[bytes, bytearray]:
+    """Return what `record_share` gives for each of these tags, by tag, each inner node expanded once; erased records are left out.
+
+    The caller wipes them. Raises as `record_share` otherwise.
+    """
+    check_scope_id(scope_id)
+    leaves = {tag: leaf_of(tag) for tag in tags}
+    seeds = records.derive_many(leaves.values())
+    try:
+        return {
+            tag: bytearray(hmac.digest(seeds[leaf], labelled(_RECORD_LABEL, scope_id, tag), "sha256"))
+            for tag, leaf in leaves.items()
+            if leaf in seeds
+        }
+    finally:
+        for seed in seeds.values():
+            wipe(seed)
+
+
 def new_records(seed: Bytes) -> Frontier:
     """Return the frontier of all records, none erased, from the seed of their root (32 bytes): `ScopeNode.records`."""
     return new_frontier(MAX_HEIGHT, seed)

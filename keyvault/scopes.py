@@ -120,11 +120,13 @@ class Scope:
     kind: ScopeKind
     segments: tuple[str, ...]
     name: str = field(init=False, compare=False)
+    account: str | None = field(init=False, compare=False)
+    """The account's id, or None for kinds that belong to no account."""
+    period: str | None = field(init=False, compare=False)
+    """The month (`2024-05`) or year (`2024`) in UTC, or None."""
 
     def __post_init__(self) -> None:
-        shape = _shape(self.kind, self.segments)
-        for position, (form, segment) in enumerate(zip(shape, self.segments, strict=True), start=2):
-            _check_segment(segment, form, position)
+        self._check_segments()
         name = "/".join([self.kind.value, *map(_escape, self.segments)])
         _check_length(name)
         object.__setattr__(self, "name", name)
@@ -158,11 +160,16 @@ class Scope:
         scope = object.__new__(cls)
         for field_name, value in (("kind", _kind(kind)), ("segments", tuple(segments)), ("name", name)):
             object.__setattr__(scope, field_name, value)
-        for position, (form, segment) in enumerate(
-            zip(_shape(scope.kind, scope.segments), scope.segments, strict=True), start=2
-        ):
-            _check_segment(segment, form, position)
+        scope._check_segments()
         return scope
+
+    def _check_segments(self) -> None:
+        """Check the segments, and note which of them are the account and the period."""
+        shape = _shape(self.kind, self.segments)
+        for position, (form, segment) in enumerate(zip(shape, self.segments, strict=True), start=2):
+            _check_segment(segment, form, position)
+        object.__setattr__(self, "account", self.segments[0] if shape[0] == ACCOUNT else None)
+        object.__setattr__(self, "period", self.segments[-1] if shape[-1] in _FORMS else None)
 
     @property
     def canonical(self) -> bytes:
@@ -175,19 +182,9 @@ class Scope:
         return KIND_RULES[self.kind]
 
     @property
-    def account(self) -> str | None:
-        """The account's id, or None for kinds that belong to no account."""
-        return self._segment(ACCOUNT)
-
-    @property
     def subject(self) -> tuple[str, str]:
         """Whose facts decide over the scope: `account`, `user`, `contact` or `business`, and the id (a business year's: account/year)."""
         return SUBJECTS[self.kind], "/".join(self.segments) if self.kind is ScopeKind.BUSINESS else self.segments[0]
-
-    @property
-    def period(self) -> str | None:
-        """The month (`2024-05`) or year (`2024`) in UTC, or None."""
-        return self._segment(MONTH) or self._segment(YEAR)
 
     @property
     def period_start(self) -> datetime | None:
@@ -201,19 +198,14 @@ class Scope:
     def period_end(self) -> datetime | None:
         """The first instant after the period, or None. The end of 9999 is `LAST_INSTANT`."""
         start = self.period_start
-        return None if start is None else add_months(start, 1 if self._segment(MONTH) else 12)
+        return None if start is None else add_months(start, 1 if self.kind is ScopeKind.COMMUNICATIONS else 12)
 
     @property
     def due_at(self) -> datetime | None:
         """When the retention policy's calendar wants the key destroyed; None where events decide, not the calendar."""
-        end = self.period_end
-        if end is None or self.kind is not ScopeKind.COMMUNICATIONS:
+        if self.kind is not ScopeKind.COMMUNICATIONS or self.period is None:
             return None
-        return add_months(end, RETENTION_MONTHS)
-
-    def _segment(self, form: str) -> str | None:
-        shape = _shape(self.kind, self.segments)
-        return self.segments[shape.index(form)] if form in shape else None
+        return month_due_at(self.period)
 
 
 def check_creatable(scope: Scope, now: datetime) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from sqlalchemy.engine import Connection
 
@@ -147,4 +146,4 @@ def _change(connection: Connection, clock: Clock, row: ScopeRow, action: Action)
     scope_store.change_state(connection, [row.id], before=[row.state], after=after, suspended_by=why)
     payload = {"scope": b64(row.commitment), "scope_id": b64(row.id)}
     outbox.append(connection, [make_event(RESULTS[action][1], payload, at=clock.now())])
-    return replace(row, state=after, suspended_by=why)
+    return row._replace(state=after, suspended_by=why)

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -34,6 +34,10 @@ class SystemKeys:
     journal: bytes
     pseudonym: bytes
     log_public: bytes
+    _journal_cipher: AESGCM = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_journal_cipher", AESGCM(self.journal))
 
     def lookup(self, canonical: bytes) -> bytes:
         """Return the 32-byte HMAC-SHA256 under which a canonical name is found."""
@@ -46,12 +50,12 @@ class SystemKeys:
     def seal_journal(self, data: bytes, associated_data: bytes) -> bytes:
         """Seal with AES-256-GCM under the journal key: nonce (12) ‖ ciphertext ‖ tag (16)."""
         nonce = secrets.token_bytes(NONCE_BYTES)
-        return nonce + AESGCM(self.journal).encrypt(nonce, data, associated_data)
+        return nonce + self._journal_cipher.encrypt(nonce, data, associated_data)
 
     def open_journal(self, sealed: bytes, associated_data: bytes) -> bytes:
         """Open what `seal_journal` sealed; `DecryptionFailedError` when it was altered."""
         try:
-            return AESGCM(self.journal).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], associated_data)
+            return self._journal_cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], associated_data)
         except InvalidTag as error:
             raise DecryptionFailedError("a journal entry was altered, or is under another journal key") from error
 

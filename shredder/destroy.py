@@ -15,7 +15,7 @@ from itertools import groupby
 from sqlalchemy.engine import Connection
 
 from keyvault.admission import tag_of
-from keyvault.concurrency import side_by_side
+from keyvault.concurrency import one_ahead
 from keyvault.custody.base import Custody
 from keyvault.errors import (
     DestructionError,
@@ -30,7 +30,6 @@ from keyvault.scopes import KIND_RULES, Scope
 from keyvault.states import KeyState, check_issuable
 from keyvault.store import destructions, fenced_records, intents, outbox, system
 from keyvault.store import scopes as scope_store
-from keyvault.store.destructions import Destruction
 from keyvault.store.dialects import chunks
 from keyvault.store.fenced_records import RecordKey, RecordRow
 from keyvault.store.scopes import ScopeRow
@@ -42,7 +41,7 @@ GROUP = 1_000
 BATCH = 10_000
 """Scopes that are erased before they are acknowledged together; rings are not cut in two."""
 AT_ONCE = 2
-"""Batches under way: while one is erased, another is acknowledged."""
+"""Batches under way beside the one that is fenced: while one is erased, another is acknowledged."""
 REASON = re.compile(r"[a-z][a-z0-9-]{0,31}")
 MAX_TICKET_BYTES = 256
 DEFAULT_REASON = "customer-request"
@@ -134,10 +133,15 @@ class Destroyer:
         What is fenced or destroyed already is finished, or left; a row that changed since is judged by the database. `still_due` is
         asked at the fence, and the outcome of what it spares carries a `DestructionError`.
         """
-        live = [row for row in rows if row.state in LIVE]
-        fenced = fence(self._home, live, cause, still_due)
-        known = {(row.id, b""): (row, fenced[row.id]) for row in live if row.id in fenced}
-        return self._finish([(row.id, b"") for row in rows], known, progress)
+        live = {row.id: row for row in rows if row.state in LIVE}
+
+        def fenced(batch: Sequence[Key]) -> Fenced:
+            some = [live[scope] for scope, _ in batch if scope in live]
+            destroy_ids = fence(self._home, some, cause, still_due)
+            return {(row.id, b""): (row, destroy_ids[row.id]) for row in some if row.id in destroy_ids}
+
+        places = {row.id: row.ring_id for row in rows}
+        return self._finish([(scope, b"") for scope in places], places, fenced, progress)
 
     def plan_records(self, name: str, records: Sequence[str]) -> list[PlanItem]:
         """Say for each record of an account-month what a run would do. Changes nothing.
@@ -185,7 +189,7 @@ class Destroyer:
         """Destroy records of one account-month by their tags (8 bytes each), an outcome a record. Raises as `fence_records`."""
         fenced = fence_records(self._home, row, tags, cause, still_due)
         known = {key: (row, destroy_id) for key, destroy_id in fenced.items()}
-        return self._finish([(row.id, tag) for tag in tags], known, progress)
+        return self._finish([(row.id, tag) for tag in tags], {row.id: row.ring_id}, lambda _: known, progress)
 
     def finish_pending(self, progress: Callable[[int], None] | None = None) -> list[Outcome]:
         """Finish every destruction that is fenced and not acknowledged, and delete keys that no scope was bound to."""
@@ -196,14 +200,16 @@ class Destroyer:
                 mark.key for mark in records
             ]
 
-        outcomes = self._finish(self._home.database.read(work), {}, progress)
+        outcomes = self.finish_keys(self._home.database.read(work), progress)
         self.collect()
         self.forget_expired()
         return outcomes
 
     def finish_keys(self, keys: Sequence[Key], progress: Callable[[int], None] | None = None) -> list[Outcome]:
         """Finish those of these scopes and records that are fenced, and destroy nothing else; an outcome each."""
-        return self._finish(keys, {}, progress) if keys else []
+        scopes = {scope for scope, _ in keys}
+        places = self._home.database.read(lambda connection: scope_store.ring_ids(connection, scopes))
+        return self._finish(keys, places, lambda _: {}, progress)
 
     def forget_expired(self) -> None:
         """Remove what was kept of destroyed people until their backup horizon: look-ups and openings."""
@@ -256,48 +262,44 @@ class Destroyer:
         event = make_event(EventType.UNUSED_KEYS_DELETED, payload, at=now, event_id=event_id)
         outbox.append(connection, [event])
 
-    def _finish(self, keys: Sequence[Key], known: Fenced, progress: Callable[[int], None] | None) -> list[Outcome]:
-        """Finish the fenced ones among `keys`; the others are destroyed already and keep their time.
+    def _finish(
+        self,
+        keys: Sequence[Key],
+        places: Mapping[bytes, bytes | None],
+        fenced: Callable[[Sequence[Key]], Fenced],
+        progress: Callable[[int], None] | None,
+    ) -> list[Outcome]:
+        """Fence and finish `keys`, batch by batch; those that are destroyed already keep their time.
 
-        `known` are those that this run has just fenced. Of the others the database is asked; what it says of another run's commits
-        is confirmed before it is passed on.
+        `places` are the rings of scopes; `fenced` fences what is live of a batch, while the batches before it are finished.
         """
         wanted = list(dict.fromkeys(keys))
-        causes = stamp(self._home, {destroy_id for _, destroy_id in known.values()}) if known else {}
+        mine = 0
         outcomes: dict[Key, Outcome] = {}
-        batches = list(self._batches(wanted, known))
-        for finished in side_by_side(lambda batch: self._finish_batch(batch, known, causes), batches, AT_ONCE):
+
+        def jobs() -> Iterator[Callable[[], list[Outcome]]]:
+            nonlocal mine
+            for batch in _batches(wanted, places):
+                known = fenced(batch)
+                mine += len(known)
+                yield partial(self._finish_batch, batch, known)
+
+        for finished in one_ahead(jobs(), threads=AT_ONCE):
             outcomes |= {(outcome.scope_id, outcome.record_tag): outcome for outcome in finished}
             if progress is not None:
                 progress(len(finished))
-        if known.keys() < set(wanted):  # what this run has fenced, `finish` has committed, or confirmed
+        if mine < len(wanted):  # what this run has fenced, `finish` has committed, or confirmed
             self._home.database.confirm(self._home.node)
         self._home.database.forget_deleted()
         return [outcomes[key] for key in wanted]
 
-    def _batches(self, keys: Sequence[Key], known: Fenced) -> Iterator[list[Key]]:
-        """Cut into batches of some thousands, all of one ring in one of them."""
-        places = {key[0]: row.ring_id or b"" for key, (row, _) in known.items()}
-        unknown = {scope for scope, _ in keys if scope not in places}
-        if unknown:
-            places |= self._home.database.read(lambda connection: scope_store.ring_ids(connection, unknown))
-        ordered = sorted(keys, key=lambda key: places.get(key[0], b""))
-        batch: list[Key] = []
-        for ring_id, members in groupby(ordered, key=lambda key: places.get(key[0], b"")):
-            group = list(members)
-            if batch and len(batch) + len(group) > BATCH:
-                yield batch
-                batch = []
-            if not ring_id:  # keys of their own can be cut anywhere
-                yield from map(list, chunks(group, GROUP))
-                continue
-            batch += group
-        if batch:
-            yield batch
+    def _finish_batch(self, keys: Sequence[Key], known: Fenced) -> list[Outcome]:
+        """Finish the fenced ones among `keys`; `known` are those that this run has just fenced.
 
-    def _finish_batch(self, keys: Sequence[Key], known: Fenced, causes: Mapping[bytes, Destruction]) -> list[Outcome]:
-        pending = {key: known[key][1] for key in keys if key in known}
-        rows = {key[0]: known[key][0] for key in pending}
+        Of the others the database is asked; what it says of another run's commits is confirmed before it is passed on.
+        """
+        pending = {key: destroy_id for key, (_, destroy_id) in known.items()}
+        rows = {key[0]: row for key, (row, _) in known.items()}
         unknown = [key for key in keys if key not in known]
         settled: list[Outcome] = []
         if unknown:
@@ -309,8 +311,26 @@ class Destroyer:
                     pending[key] = held.destroy_id or b""
                 else:
                     settled.append(_settled(key, held))
-            causes = {**causes, **stamp(self._home, set(pending.values()) - causes.keys())}
-        return settled + (finish(self._home, pending, rows, causes) if pending else [])
+        if not pending:
+            return settled
+        return settled + finish(self._home, pending, rows, stamp(self._home, pending.values()))
+
+
+def _batches(keys: Sequence[Key], places: Mapping[bytes, bytes | None]) -> Iterator[list[Key]]:
+    """Cut into batches of some thousands, all of one ring in one of them."""
+    ordered = sorted(keys, key=lambda key: places.get(key[0]) or b"")
+    batch: list[Key] = []
+    for ring_id, members in groupby(ordered, key=lambda key: places.get(key[0])):
+        group = list(members)
+        if batch and len(batch) + len(group) > BATCH:
+            yield batch
+            batch = []
+        if not ring_id:  # keys of their own can be cut anywhere
+            yield from map(list, chunks(group, GROUP))
+            continue
+        batch += group
+    if batch:
+        yield batch
 
 
 def _look_up(

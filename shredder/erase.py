@@ -30,7 +30,7 @@ from keyvault.wrapped import CustodyCode
 from shredder.fence import BACKUP_HORIZON
 from shredder.notices import line as notice_line
 
-TOOL = "keyvault-shredder"
+TOOL = f"keyvault-shredder {version('keyvault-shredder')}"
 
 Key = tuple[bytes, bytes]
 """A scope's id, and a record's tag in it, or none: `Target.key`."""
@@ -129,7 +129,14 @@ def _acknowledge(run: _Run, connection: Connection, proven: Mapping[Key, Proof])
     scopes = [scope for scope, tag in proven if not tag]
     people = [kind for kind, rules in KIND_RULES.items() if rules.names_person]
     horizon = run.at + BACKUP_HORIZON
-    marked = scope_store.acknowledge(connection, scopes, people=people, at=run.at, horizon=horizon)
+    marked = scope_store.acknowledge(
+        connection,
+        scopes,
+        destroy_ids={destroy_id for (_, tag), destroy_id in run.pending.items() if not tag},
+        people=people,
+        at=run.at,
+        horizon=horizon,
+    )
     records = fenced_records.acknowledge(connection, [key for key in proven if key[1]], at=run.at)
     mine = [key for key in proven if key in records or (not key[1] and key[0] in marked)]
     groups: dict[_Group, list[Key]] = defaultdict(list)
@@ -166,7 +173,7 @@ def _evidence(run: _Run, group: _Group, rows: Sequence[ScopeRow]) -> dict[str, V
         "custody": sorted({run.home.custodies[row.custody].name for row in rows}),
         "engine": run.home.engine.kind,
         "proof": asdict(group.proof, dict_factory=_without_nulls),
-        "tool": f"{TOOL} {version(TOOL)}",
+        "tool": TOOL,
     }
 
 

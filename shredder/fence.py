@@ -1,6 +1,6 @@
 """Step 1 of the destruction protocol: the fence. After its commit no node issues a key of these scopes or records again.
 
-One transaction marks them, copies the opening of each scope's commitment for its certificate, and writes `destroy.fenced`. A second
+One transaction marks them, copies the openings of people's commitments for certificates, and writes `destroy.fenced`. A second
 one stamps `fenced_at` from the database's clock; a crash between them lets the next run stamp it, later, which only lengthens
 the bound that certificates state.
 """
@@ -34,6 +34,7 @@ from keyvault.events import (
     new_event_id,
 )
 from keyvault.home import Home
+from keyvault.scopes import KIND_RULES
 from keyvault.states import KeyState, check_issuable
 from keyvault.store import destructions, fenced_records, outbox, system
 from keyvault.store import scopes as scope_store
@@ -170,17 +171,18 @@ def _mark(
 ) -> dict[bytes, bytes]:
     """Fence what is still live of the group; return what was, and still sits where its row says, with `destruction`'s id."""
     _check_not_paused(connection)
-    live = scope_store.lock_in_state(connection, [row.id for row in group], LIVE)
+    ids: Collection[bytes] = [row.id for row in group]
     if still_due is not None:
-        live = {scope: live[scope] for scope in still_due(connection, live) if scope in live}
-    if not live:
-        return {}
+        ids = still_due(connection, ids)
     destructions.insert(connection, destruction)
-    scope_store.change_state(connection, live, before=LIVE, after=KeyState.DEACTIVATED, destroy_id=destruction.id)
-    kept = {scope: sealed for scope, sealed in openings.items() if scope in live}
+    places = scope_store.fence(connection, [row.id for row in group], destruction.id)
+    if not places:
+        destructions.remove(connection, destruction.id)
+        return {}
+    kept = {scope: sealed for scope, sealed in openings.items() if scope in places}
     destructions.keep_openings(connection, kept, until=destruction.created_at + BACKUP_HORIZON)
-    _tell(connection, destruction, stated, [row for row in group if row.id in live], [])
-    return {row.id: destruction.id for row in group if live.get(row.id) == (row.custody, row.ring_id, row.slot)}
+    _tell(connection, destruction, stated, [row for row in group if row.id in places], [])
+    return {row.id: destruction.id for row in group if places.get(row.id) == (row.custody, row.ring_id, row.slot)}
 
 
 def _mark_records(
@@ -257,12 +259,13 @@ def _tell(
 def _openings(home: Home, group: Sequence[ScopeRow]) -> dict[bytes, bytes]:
     """Open each commitment while its key still can, and seal the opening under the journal key, by scope id.
 
-    A key that is gone already has no opening left to copy; that must not keep its scope from being destroyed. Another run that was
+    Not of kinds that name no person: their salts stay, and who asks knows the name. A key that is gone already has no opening left to copy; that must not keep its scope from being destroyed. Another run that was
     faster has copied it.
     """
     sealed: dict[bytes, bytes] = {}
     for code, custody in home.custodies.items():
-        rows = [named for row in group if (named := named_in(row)).custody == code]
+        named = [named_in(row) for row in group if KIND_RULES[row.kind].names_person]
+        rows = [row for row in named if row.custody == code]
         for row, opened in zip(rows, custody.open_identities(rows), strict=True):
             if isinstance(opened, KeyMissingError | ScopeFencedError | ScopeDestroyedError):
                 continue

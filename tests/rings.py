@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from typing import TypeVar
 
 from keyvault import puncture_records
 from keyvault.custody import ring_record_sealing as record_sealing
@@ -20,6 +21,9 @@ from keyvault.puncture import Frontier
 from keyvault.puncture_state import RingState, parse_state
 from keyvault.testing import faulty_engine
 from keyvault.transit.base import Ciphertext, KeyInfo, TransitEngine
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 CAPACITY = 8
 SCOPE_ID = bytes(16)
@@ -56,20 +60,21 @@ def without(before: Shares, *slots: int) -> Shares:
     return {slot: None if slot in slots else value for slot, value in before.items()}
 
 
-def replace(states: RingStates, loaded: LoadedRing, *slots: int, highest: int = 0) -> LoadedRing:
+def replace(states: RingStates, loaded: LoadedRing, *slots: int, highest: int = 0, proven: int = 0) -> LoadedRing:
     return states.replace(
         loaded,
         lambda state, _epoch: state.puncture_slots(slots),
         is_punctured=lambda state: set(slots) <= set(state.punctured),
         highest_version=highest,
+        proven_epoch=proven,
     )
 
 
-def shred(states: RingStates, ring_id: bytes, *slots: int) -> LoadedRing:
+def shred(states: RingStates, ring_id: bytes, *slots: int, proven: int = 0) -> LoadedRing:
     """Replace, starting over as often as another worker was faster."""
     while True:
         try:
-            return replace(states, states.load(ring_id), *slots)
+            return replace(states, states.load(ring_id), *slots, proven=proven)
         except CheckAndSetError:
             continue
 
@@ -187,6 +192,12 @@ def hooked(engine: TransitEngine, at: int, action: Callable[[], object]) -> tupl
             action()
 
     return faulty_engine(engine, hook), steps
+
+
+def second_first(_engine: TransitEngine, first: Callable[[], T], second: Callable[[], R]) -> tuple[T, R]:
+    """Stand for `TransitEngine.overlap`: where two calls are under way together, either may happen first."""
+    done = second()
+    return first(), done
 
 
 def at_every_step(run: Callable[[int], list[str]], *, stride: int = 1) -> list[str]:

@@ -31,8 +31,7 @@ class Target(NamedTuple):
         return self.row.id, self.record_tag
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """Where a scope's key sits: a key of its own (`key_ref`), or a slot of a ring."""
 
     key_ref: str | None = None
@@ -40,8 +39,7 @@ class Placement:
     slot: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """What is sealed under the scope's own key, bound to the scope's id (16 bytes)."""
 
     placement: Placement

@@ -6,7 +6,6 @@ encrypted again, so that a move is one change of a row. The row keeps `key_ref`,
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import overload
 
 from keyvault.store.issuable import IssuableScope
@@ -24,9 +23,7 @@ def former(row: ScopeRow | IssuableScope) -> ScopeRow | IssuableScope | None:
     """Return the row of a scope that was moved as dedicated custody knows it; None for any other scope."""
     if row.custody == CustodyCode.DEDICATED or row.key_ref is None:
         return None
-    if isinstance(row, IssuableScope):
-        return row._replace(custody=CustodyCode.DEDICATED.value, ring_id=None, slot=None, ring_epoch=0)
-    return replace(row, custody=CustodyCode.DEDICATED.value, ring_id=None, slot=None, ring_epoch=0)
+    return row._replace(custody=CustodyCode.DEDICATED.value, ring_id=None, slot=None, ring_epoch=0)
 
 
 def named_in(row: ScopeRow) -> ScopeRow:

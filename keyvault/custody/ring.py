@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from sqlalchemy.engine import Connection
 
@@ -23,8 +23,8 @@ from keyvault.custody.ring_shredding import RingShredder
 from keyvault.custody.ring_slots import SlotAllocator, chunk_number
 from keyvault.custody.ring_state import RingStates
 from keyvault.errors import CiphertextRefusedError, KeyMissingError, KeyVaultError, PuncturedError
-from keyvault.puncture import Frontier
-from keyvault.puncture_records import EntryRef, new_records, record_share
+from keyvault.formats import wipe
+from keyvault.puncture_records import EntryRef, leaf_of, new_records, record_share, record_shares
 from keyvault.puncture_state import ScopeNode
 from keyvault.results import caught
 from keyvault.scopes import Scope
@@ -37,6 +37,8 @@ from keyvault.wrapped import CustodyCode
 
 T = TypeVar("T")
 R = TypeVar("R")
+_Work: TypeAlias = Callable[[CachedRing, Sequence[tuple[ScopeNode, T]]], Sequence[R | KeyVaultError]]
+"""What is done in one ring with the items whose nodes are left of it; an answer for each, in order."""
 
 _TOKEN = struct.Struct(">16sIB")
 _TOKEN_FORMAT = 1
@@ -73,7 +75,7 @@ class RingCustody(Custody):
         self._engine = engine
         self._cache = RingCache(states, clock, ttl=lease_ttl)
         self._slots = SlotAllocator(database, engine, clock, states, incarnation=incarnation, capacity=capacity)
-        self._shredder = RingShredder(database, engine, clock, states)
+        self._shredder = RingShredder(database, engine, clock, states, self._cache)
 
     # --- creating ---------------------------------------------------------------------------------------------------
 
@@ -97,63 +99,74 @@ class RingCustody(Custody):
 
     def seal_identities(self, identities: Sequence[Identity]) -> list[str | KeyVaultError]:
         """Encrypt with AES-256-GCM under the node's identity key; associated data is the scope's id."""
+
+        def seal(_: CachedRing, items: Sequence[tuple[ScopeNode, Identity]]) -> list[str | KeyVaultError]:
+            return [caught(seal_identity, node, item.scope_id, item.data) for node, item in items]
+
         places = [_Place(item.placement.ring_id, item.placement.slot) for item in identities]
-        return self._with_nodes(places, identities, lambda _, node, item: seal_identity(node, item.scope_id, item.data))
+        return self._with_nodes(places, identities, seal)
 
     def open_identities(self, rows: Sequence[ScopeRow]) -> list[bytearray | KeyVaultError]:
         """Decrypt with the node's identity key."""
-        results = self._with_nodes(
-            [_place_of(row) for row in rows], rows, lambda _, node, row: open_identity(node, row.id, row.sealed_name)
-        )
+
+        def unseal(_: CachedRing, items: Sequence[tuple[ScopeNode, ScopeRow]]) -> list[bytearray | KeyVaultError]:
+            return [caught(open_identity, node, row.id, row.sealed_name) for node, row in items]
+
+        results = self._with_nodes([_place_of(row) for row in rows], rows, unseal)
         return explain_missing(self._database, [Target(row) for row in rows], results)
 
     # --- using ------------------------------------------------------------------------------------------------------
 
     def fresh_shares(self, targets: Sequence[Target]) -> list[Share | KeyVaultError]:
         """Derive the shares; the token says where each was found."""
-
-        def derive(ring: CachedRing, node: ScopeNode, target: Target) -> Share:
-            return Share(secret=self._share(ring, node, target), token=_token(target.row))
-
-        results = self._with_nodes([_place_of(target.row) for target in targets], targets, derive)
-        return explain_missing(self._database, targets, results)
+        return [
+            share if isinstance(share, KeyVaultError) else Share(share, _token(target.row))
+            for share, target in zip(self._shares(targets), targets, strict=True)
+        ]
 
     def recover_shares(self, items: Sequence[tuple[Target, bytes]]) -> list[bytearray | KeyVaultError]:
         """Derive the shares again; a token that names another place than the row is refused."""
-
-        def derive(ring: CachedRing, node: ScopeNode, item: tuple[Target, bytes]) -> bytearray:
-            target, token = item
-            if token != _token(target.row):
-                raise CiphertextRefusedError(
+        shares = self._shares([target for target, _ in items])
+        for index, ((target, token), share) in enumerate(zip(items, shares, strict=True)):
+            if isinstance(share, bytearray) and token != _token(target.row):
+                wipe(share)
+                shares[index] = CiphertextRefusedError(
                     f"scope {target.row.id.hex()}: the header names another ring or slot than the store"
                 )
-            return self._share(ring, node, target)
+        return shares
 
-        results = self._with_nodes([_place_of(target.row) for target, _ in items], items, derive)
-        return explain_missing(self._database, [target for target, _ in items], results)
+    def _shares(self, targets: Sequence[Target]) -> list[bytearray | KeyVaultError]:
+        shares = self._with_nodes([_place_of(target.row) for target in targets], targets, self._derive_shares)
+        return explain_missing(self._database, targets, shares)
 
-    def _share(self, ring: CachedRing, node: ScopeNode, target: Target) -> bytearray:
-        if not target.record_tag:
-            return node.share(target.row.id)
-        return self._record_share(ring, target, node)
+    def _derive_shares(
+        self, ring: CachedRing, items: Sequence[tuple[ScopeNode, Target]]
+    ) -> list[bytearray | KeyVaultError]:
+        records = _shares_of_records(items)
+        results: list[bytearray | KeyVaultError] = []
+        for node, target in items:
+            row, tag = target
+            if not tag:
+                results.append(caught(node.share, row.id))
+            elif isinstance(node.records, EntryRef):
+                results.append(caught(self._erased_share, ring, target, node.records))
+            else:
+                share = records[row.id, tag]
+                results.append(bytearray(share) if isinstance(share, bytearray) else share)  # each item owns its buffer
+        for share in records.values():
+            if isinstance(share, bytearray):
+                wipe(share)
+        return results
 
-    def _record_share(self, ring: CachedRing, target: Target, node: ScopeNode) -> bytearray:
+    def _erased_share(self, ring: CachedRing, target: Target, ref: EntryRef) -> bytearray:
+        """Return the share of a record in a scope of which some were erased."""
         row, tag = target
-        if isinstance(node.records, EntryRef):
-            return record_share(self._erased_frontier(ring, target, node.records), row.id, tag)
-        records = new_records(node.records)
-        try:
-            return record_share(records, row.id, tag)
-        finally:
-            records.wipe()
-
-    def _erased_frontier(self, ring: CachedRing, target: Target, ref: EntryRef) -> Frontier:
-        ring_id, slot = _required(target.row.ring_id, target.row.slot)
-        kept = ring.frontier(slot, target.record_tag)
+        ring_id, slot = _required(row.ring_id, row.slot)
+        kept = ring.frontier(slot, tag)
         if kept is None:
-            kept = read_records(self._engine, ring_id, target.row.id, ref, target.record_tag)
+            kept = read_records(self._engine, ring_id, row.id, ref, tag)
             ring.keep(slot, kept)
-        return kept
+        return record_share(kept, row.id, tag)
 
     # --- destroying -------------------------------------------------------------------------------------------------
 
@@ -180,62 +193,78 @@ class RingCustody(Custody):
 
     # --- within -----------------------------------------------------------------------------------------------------
 
-    def _with_nodes(
-        self,
-        places: Sequence[_Place],
-        items: Sequence[T],
-        work: Callable[[CachedRing, ScopeNode, T], R],
-    ) -> list[R | KeyVaultError]:
-        """Call `work` on each item with its ring and its scope's node, each ring opened once; results in input order."""
-        groups: dict[bytes, dict[int, tuple[_Place, T]]] = defaultdict(dict)
-        results: dict[int, R | KeyVaultError] = {}
-        for index, (place, item) in enumerate(zip(places, items, strict=True)):
-            if place.ring_id is None or place.slot is None:
-                results[index] = KeyMissingError(
-                    "a row of ring custody names no ring or slot: the database was altered"
-                )
-            else:
-                groups[place.ring_id][index] = place, item
-        for ring_id, group in groups.items():
-            results |= self._in_ring(ring_id, group, work)
-        return [results[index] for index in range(len(items))]
+    def _with_nodes(self, places: Sequence[_Place], items: Sequence[T], work: _Work[T, R]) -> list[R | KeyVaultError]:
+        """Call `work` on the items of each ring with their scopes' nodes, each ring opened once; results in input order."""
+        nowhere = KeyMissingError("a row of ring custody names no ring or slot: the database was altered")
+        results: list[R | KeyVaultError] = [nowhere] * len(items)
+        rings: dict[bytes, list[int]] = defaultdict(list)
+        for index, (ring_id, slot, _) in enumerate(places):
+            if ring_id is not None and slot is not None:
+                rings[ring_id].append(index)
+        for ring_id, indices in rings.items():
+            made = self._in_ring(
+                ring_id, [places[index] for index in indices], [items[index] for index in indices], work
+            )
+            for index, result in zip(indices, made, strict=True):
+                results[index] = result
+        return results
 
     def _in_ring(
-        self,
-        ring_id: bytes,
-        left: Mapping[int, tuple[_Place, T]],
-        work: Callable[[CachedRing, ScopeNode, T], R],
-    ) -> dict[int, R | KeyVaultError]:
+        self, ring_id: bytes, places: Sequence[_Place], items: Sequence[T], work: _Work[T, R]
+    ) -> list[R | KeyVaultError]:
         """Do it with the state at hand, and what is missing in that once more with the state as it is now."""
+        epoch = max(place.epoch for place in places)
         results: dict[int, R | KeyVaultError] = {}
-        epoch = max(place.epoch for place, _ in left.values())
+        left = list(range(len(items)))
         for again in (False, True):
             if again:
                 self._cache.drop(ring_id)
+            some = [(places[index].slot or 0, items[index]) for index in left]
             try:
                 with self._cache.borrow(ring_id, epoch) as ring:
-                    results |= _each(ring, left, work)
+                    results |= zip(left, _each(ring, some, work), strict=True)
             except KeyVaultError as error:
-                return results | dict.fromkeys(left, error)
+                results |= dict.fromkeys(left, error)
+                break
             # An entry of erased records that is not there was replaced since this state was read.
-            left = {index: item for index, item in left.items() if isinstance(results[index], KeyMissingError)}
+            left = [index for index in left if isinstance(results[index], KeyMissingError)]
             if not left:
                 break
-        return results
+        return [results[index] for index in range(len(items))]
 
 
-def _each(
-    ring: CachedRing, items: Mapping[int, tuple[_Place, T]], work: Callable[[CachedRing, ScopeNode, T], R]
-) -> dict[int, R | KeyVaultError]:
-    nodes = ring.loaded.state.derive_many(place.slot or 0 for place, _ in items.values())
-    gone = PuncturedError("this scope's node was punctured; nothing can be derived from it any more")
-    results: dict[int, R | KeyVaultError] = {}
-    for index, (place, item) in items.items():
-        node = nodes.get(place.slot or 0)
-        results[index] = gone if node is None else caught(work, ring, node, item)
-    for node in nodes.values():
-        node.wipe()
-    return results
+def _each(ring: CachedRing, items: Sequence[tuple[int, T]], work: _Work[T, R]) -> list[R | KeyVaultError]:
+    """Call `work` on the items, each with its slot, whose nodes are left."""
+    nodes = ring.loaded.state.derive_many(slot for slot, _ in items)
+    try:
+        made = iter(work(ring, [(nodes[slot], item) for slot, item in items if slot in nodes]))
+        gone = PuncturedError("this scope's node was punctured; nothing can be derived from it any more")
+        return [next(made) if slot in nodes else gone for slot, _ in items]
+    finally:
+        for node in nodes.values():
+            node.wipe()
+
+
+def _shares_of_records(
+    items: Sequence[tuple[ScopeNode, Target]],
+) -> dict[tuple[bytes, bytes], bytearray | KeyVaultError]:
+    """Return the shares of single records in scopes of which none was erased, by scope's id and tag."""
+    shares: dict[tuple[bytes, bytes], bytearray | KeyVaultError] = {}
+    scopes: dict[bytes, tuple[bytearray, list[bytes]]] = {}
+    for node, (row, tag) in items:
+        if not tag or isinstance(node.records, EntryRef):
+            continue
+        if isinstance(leaf := caught(leaf_of, tag), KeyVaultError):
+            shares[row.id, tag] = leaf
+        else:
+            scopes.setdefault(row.id, (node.records, []))[1].append(tag)
+    for scope_id, (seed, tags) in scopes.items():
+        records = new_records(seed)
+        try:
+            shares |= {(scope_id, tag): share for tag, share in record_shares(records, scope_id, tags).items()}
+        finally:
+            records.wipe()
+    return shares
 
 
 def _place_of(row: ScopeRow | IssuableScope) -> _Place:

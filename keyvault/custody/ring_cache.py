@@ -52,6 +52,10 @@ class CachedRing:
     def wipe(self) -> None:
         """Overwrite all secrets with zeros."""
         self.loaded.state.wipe()
+        self.wipe_frontiers()
+
+    def wipe_frontiers(self) -> None:
+        """Overwrite the frontiers with zeros; the state stays."""
         for frontier in self._frontiers.values():
             frontier.wipe()
 
@@ -83,6 +87,17 @@ class RingCache:
                 ring.users -= 1
                 if ring.dropped and not ring.users:
                     ring.wipe()
+
+    def take(self, ring_id: bytes) -> LoadedRing | None:
+        """Forget a ring's state and hand it over, for the caller to wipe; None where there is none, or it is in use."""
+        self._sweep()
+        with self._lock:
+            ring = self._rings.get(ring_id)
+            if ring is None or ring.users:
+                return None
+            del self._rings[ring_id]
+            ring.wipe_frontiers()
+            return ring.loaded
 
     def drop(self, ring_id: bytes) -> None:
         """Forget a ring's state."""

@@ -15,10 +15,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keyvault.errors import CiphertextRefusedError, KeyMissingError
 from keyvault.formats import NONCE_BYTES, TAG_BYTES, labelled, wipe
+from keyvault.puncture_records import SCOPE_ID_BYTES
 from keyvault.puncture_state import ScopeNode
 
 _MARK = "ring:1:"
-_LABEL = b"keyvault/ring/sealed-identity/1"
+# What `labelled` puts before a scope's id, which always has the same length.
+_PREFIX = labelled(b"keyvault/ring/sealed-identity/1", bytes(SCOPE_ID_BYTES))[:-SCOPE_ID_BYTES]
 
 
 def seal_identity(node: ScopeNode, scope_id: bytes, data: bytes) -> str:
@@ -26,7 +28,7 @@ def seal_identity(node: ScopeNode, scope_id: bytes, data: bytes) -> str:
     key = node.identity_key(scope_id)
     nonce = secrets.token_bytes(NONCE_BYTES)
     try:
-        sealed = AESGCM(key).encrypt(nonce, data, labelled(_LABEL, scope_id))
+        sealed = AESGCM(key).encrypt(nonce, data, _PREFIX + scope_id)
     finally:
         wipe(key)
     return _MARK + base64.b64encode(nonce + sealed).decode()
@@ -44,8 +46,7 @@ def open_identity(node: ScopeNode, scope_id: bytes, text: str | None) -> bytearr
     opened = bytearray(len(sealed) - NONCE_BYTES - TAG_BYTES)
     key = node.identity_key(scope_id)
     try:
-        bound = labelled(_LABEL, scope_id)
-        AESGCM(key).decrypt_into(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], bound, opened)
+        AESGCM(key).decrypt_into(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _PREFIX + scope_id, opened)
     except InvalidTag as error:
         raise CiphertextRefusedError(
             f"scope {scope_id.hex()}: its sealed name was altered, or is another scope's"

@@ -7,7 +7,7 @@ from keyvault.custody.ring_sealing import LoadedRing, Pointer, SealedRef
 from keyvault.errors import CiphertextRefusedError, KeyMissingError, Unavailable
 from keyvault.formats import wipe
 from keyvault.puncture_state import RingState, parse_state
-from keyvault.results import value_of
+from keyvault.results import caught, value_of
 from keyvault.transit.base import Ciphertext, TransitEngine
 
 ATTEMPTS = 10
@@ -49,6 +49,18 @@ class RingReader:
             )
         raise Unavailable(f"ring {ring_id.hex()}: its state was replaced faster than it could be read; try again")
 
+    def reload(self, loaded: LoadedRing) -> LoadedRing:
+        """Return the ring's state as it is now: the same, if the pointer still names it, else that is wiped. Raises as `load`."""
+        try:
+            pointer, version = self._read_pointer(loaded.ring_id)
+        except BaseException:
+            loaded.state.wipe()
+            raise
+        if (pointer.current, version) == (loaded.current, loaded.pointer_version):
+            return loaded
+        loaded.state.wipe()
+        return self.load(loaded.ring_id)
+
     def epoch(self, ring_id: bytes) -> int:
         """Return how many states came before the ring's; raise `KeyMissingError` for a ring that is gone or never was."""
         return self._read_pointer(ring_id)[0].current.epoch
@@ -69,9 +81,13 @@ class RingReader:
             wipe(encoded)
 
     def _open_bytes(self, ring_id: bytes, ref: SealedRef) -> bytearray:
-        state_key = value_of(self._engine.decrypt([wrapped_state_key(ring_id, ref)])[0])
+        opened, found = self._engine.overlap(
+            lambda: self._engine.decrypt([wrapped_state_key(ring_id, ref)])[0],
+            lambda: caught(self._engine.get_state, sealing.entry_path(ring_id, ref.entry)),
+        )
+        state_key = value_of(opened)
         try:
-            entry = self._engine.get_state(sealing.entry_path(ring_id, ref.entry))
+            entry = value_of(found)
             if entry is None:
                 raise KeyMissingError(f"ring {ring_id.hex()}: the entry of its state of epoch {ref.epoch} is missing")
             return sealing.unseal(entry.value, state_key, ring_id=ring_id, epoch=ref.epoch)

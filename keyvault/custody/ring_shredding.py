@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -22,9 +22,10 @@ from sqlalchemy.engine import Connection
 from keyvault.clock import Clock
 from keyvault.concurrency import side_by_side
 from keyvault.custody.base import Proof, Target
+from keyvault.custody.ring_cache import RingCache
 from keyvault.custody.ring_records import erase_records, read_records_many
 from keyvault.custody.ring_sealing import LoadedRing
-from keyvault.custody.ring_state import RingStates
+from keyvault.custody.ring_state import Note, RingStates
 from keyvault.errors import (
     CheckAndSetError,
     KeyMissingError,
@@ -49,7 +50,8 @@ PATIENCE_SECONDS = 30.0
 POLL_SECONDS = 0.02
 ATTEMPTS = 5
 
-Note = Callable[[Connection], None]
+End = Callable[[Callable[[Connection], None]], None]
+"""Ends a ring's lease, in one transaction with what is noted of the ring."""
 
 Outcomes = dict[tuple[bytes, bytes], Proof | KeyVaultError]
 """By `Target.key`."""
@@ -72,12 +74,15 @@ class _Job:
 class RingShredder:
     """Destroys keys in rings. Thread-safe."""
 
-    def __init__(self, database: Database, engine: TransitEngine, clock: Clock, states: RingStates) -> None:
-        """`states` are those of the deployment's incarnation."""
+    def __init__(
+        self, database: Database, engine: TransitEngine, clock: Clock, states: RingStates, cache: RingCache
+    ) -> None:
+        """`states` are those of the deployment's incarnation; in `cache` is what the fence has opened just before."""
         self._database = database
         self._engine = engine
         self._clock = clock
         self._states = states
+        self._cache = cache
 
     def destroy(self, targets: Sequence[Target]) -> list[Proof | KeyVaultError]:
         """Destroy fenced scopes and records, all of a ring at once; an outcome for each, in input order."""
@@ -94,43 +99,44 @@ class RingShredder:
         return {target.key: done for target in targets} if isinstance(done, KeyVaultError) else done
 
     def _work(self, ring_id: bytes, targets: Sequence[Target]) -> Outcomes:
-        with self._leased(ring_id) as (job, done):
+        with self._leased(ring_id) as (job, end):
             if job.whole:
                 self._states.destroy(ring_id)
-                done.append(partial(rings.note_destroyed, ring_id=ring_id, at=self._clock.now()))
+                end(partial(rings.note_destroyed, ring_id=ring_id, at=self._clock.now()))
                 return {target.key: RING_DESTROYED for target in targets}
             for _ in range(ATTEMPTS - 1):
                 with suppress(KeyMissingError):  # another worker replaced the state since it was read, and its entries
-                    return self._puncture(job, targets, done)
-            return self._puncture(job, targets, done)
+                    return self._puncture(job, targets, end)
+            return self._puncture(job, targets, end)
 
-    def _puncture(self, job: _Job, targets: Sequence[Target], notes: list[Note]) -> Outcomes:
-        stored = self._replaced(job)
-        try:
-            notes.append(
-                partial(rings.note_state, ring_id=stored.ring_id, epoch=stored.epoch, version=stored.key_version)
-            )
-            return self._proven(stored, targets, self._known(stored, job.content).live)
-        finally:
-            stored.state.wipe()
+    def _puncture(self, job: _Job, targets: Sequence[Target], end: End) -> Outcomes:
+        outcomes: Outcomes = {}
+
+        def judge(stored: LoadedRing) -> None:
+            outcomes.update(self._proven(stored, targets, self._known(stored, job.content).live))
+            end(partial(rings.note_state, ring_id=stored.ring_id, epoch=stored.epoch, version=stored.key_version))
+
+        self._replaced(job, judge).state.wipe()
+        return outcomes
 
     # --- the lease --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _leased(self, ring_id: bytes) -> Iterator[tuple[_Job, list[Note]]]:
-        """Give the ring under lease, and a list of what is to be noted in the database, in the transaction that ends the lease."""
+    def _leased(self, ring_id: bytes) -> Iterator[tuple[_Job, End]]:
+        """Give the ring under lease, and what ends the lease in one transaction with a note; else it ends with the context."""
         job = self._wait_for(ring_id)
-        notes: list[Note] = []
 
-        def end(connection: Connection) -> None:
-            for note in notes:
-                note(connection)
-            leases.release(connection, _lease(ring_id), job.token, now=self._database.now(connection))
+        def end(note: Callable[[Connection], None]) -> None:
+            unended.pop_all()
+            self._database.write(partial(self._release, job=job, note=note))
 
-        try:
-            yield job, notes
-        finally:
-            self._database.write(end)
+        with ExitStack() as unended:
+            unended.callback(end, lambda _: None)
+            yield job, end
+
+    def _release(self, connection: Connection, *, job: _Job, note: Callable[[Connection], None]) -> None:
+        note(connection)
+        leases.release(connection, _lease(job.ring.id), job.token, now=self._database.clock())
 
     def _wait_for(self, ring_id: bytes) -> _Job:
         patience = time.monotonic() + PATIENCE_SECONDS
@@ -144,7 +150,7 @@ class RingShredder:
 
     def _take(self, connection: Connection, ring_id: bytes) -> _Job | None:
         """Take the lease, look up all that must go, and close the ring when nothing of it may stay."""
-        now = self._database.now(connection)
+        now = self._database.clock()
         until = now + timedelta(seconds=LEASE_SECONDS)
         token = leases.acquire(connection, _lease(ring_id), now=now, until=until)
         if token is None:
@@ -160,11 +166,12 @@ class RingShredder:
 
     # --- the ring ---------------------------------------------------------------------------------------------------
 
-    def _replaced(self, job: _Job) -> LoadedRing:
-        """Return the ring's stored state without anything that must go, its predecessors proven dead."""
+    def _replaced(self, job: _Job, note: Note) -> LoadedRing:
+        """Return the ring's stored state without anything that must go, its predecessors proven dead; tell `note` of it before."""
         ring, content = job.ring, job.content
         for _ in range(ATTEMPTS):
-            loaded = self._states.load(ring.id)
+            opened = self._cache.take(ring.id)
+            loaded = self._states.load(ring.id) if opened is None else self._states.reload(opened)
             if loaded.epoch < ring.epoch:
                 loaded.state.wipe()
                 raise RestoreDetected(
@@ -178,13 +185,15 @@ class RingShredder:
                 raise
             if self._is_gone(loaded, content):
                 loaded.state.wipe()
-                return self._states.resume(ring.id)
+                return self._states.resume(ring.id, note=note)
             try:
                 return self._states.replace(
                     loaded,
                     partial(self._without, ring.id, content),
                     is_punctured=partial(_lacks, content=content),
                     highest_version=ring.highest_version,
+                    proven_epoch=ring.epoch,  # noted once it was proven
+                    note=note,
                 )
             except CheckAndSetError:
                 continue

@@ -41,6 +41,9 @@ from keyvault.transit.base import KeyInfo, Plaintext
 Change = Callable[[RingState, int], RingState]
 """Returns a new state in the place of one, given the epoch that the new one will have; may write record entries for it."""
 
+Note = Callable[[LoadedRing], None]
+"""Told of a stored state whose predecessors are proven dead."""
+
 
 class RingStates(RingReader):
     """The states of all rings in one engine and one incarnation of the deployment. Thread-safe.
@@ -115,36 +118,45 @@ class RingStates(RingReader):
         *,
         is_punctured: Callable[[RingState], bool],
         highest_version: int = 0,
+        proven_epoch: int = 0,
+        note: Note = lambda _: None,
     ) -> LoadedRing:
         """Put `change(loaded.state, epoch)` in the state's place, and prove the old one dead. Needs the shredder's rights.
 
         `epoch` is the new state's; `change` may write the records of scopes for it (`keyvault.custody.ring_records.erase_records`).
         `highest_version` is the highest key version ever seen; the new state's is above it. `is_punctured` says whether a state
-        lacks what must be gone, and may read its records. On return `loaded.state` is wiped, and the result may already be another worker's later state.
+        lacks what must be gone, and may read its records. All states before that of `proven_epoch` are known to be dead; nothing came
+        before epoch 0. `note` is told of the stored state as soon as the old one is proven dead, while what is left of that is deleted.
+        On return `loaded.state` is wiped, and the result may already be another worker's later state.
         On any error, load again and start over: `CheckAndSetError` when another worker was faster, `Unavailable` when it is not
         known, `NotProvenError` when the old state could not be shown to be dead.
         """
-        self._retire(loaded)
+        if loaded.epoch > proven_epoch and not self._is_retired(loaded):
+            self._trim(loaded)
+            self._require_retired(loaded)
         new = self._write(loaded, change, is_punctured, floor=max(highest_version, loaded.key_version))
         self._flip(loaded, new)
         stored = self.load(loaded.ring_id)
         try:
             self._check_stored(stored, is_punctured)
-            self._finish(stored, loaded.current)
+            self._trim(stored)
+            self._finish(stored, {loaded.current}, note)
         except BaseException:
             stored.state.wipe()
             raise
         loaded.state.wipe()
         return stored
 
-    def resume(self, ring_id: bytes) -> LoadedRing:
+    def resume(self, ring_id: bytes, *, note: Note = lambda _: None) -> LoadedRing:
         """Finish a replacement that was interrupted after its flip, prove it, and return the state. Does no harm otherwise.
 
-        Raises as `load`, and `NotProvenError`. Needs the shredder's rights.
+        `note` as in `replace`. Raises as `load`, and `NotProvenError`. Needs the shredder's rights.
         """
         ring = self.load(ring_id)
         try:
-            self._finish(ring, None)
+            if not self._is_retired(ring):
+                self._trim(ring)
+            self._finish(ring, set(), note)
         except BaseException:
             ring.state.wipe()
             raise
@@ -173,10 +185,14 @@ class RingStates(RingReader):
 
     def _write_bytes(self, loaded: LoadedRing, encoded: bytearray, state_key: bytearray, floor: int) -> SealedRef:
         ring_id, epoch = loaded.ring_id, loaded.epoch + 1
-        wrapped = self._wrap_above(ring_id, epoch, state_key, floor)
-        ref = SealedRef(entry=sealing.new_entry(epoch), wrapped_key=wrapped)
+        entry = sealing.new_entry(epoch)
         value = sealing.seal(encoded, state_key, ring_id=ring_id, epoch=epoch)
-        self._engine.put_state(sealing.entry_path(ring_id, ref.entry), value, expected_version=0)
+        # In whatever order: without the pointer, the one is a ciphertext without a key and the other is stored nowhere.
+        wrapped, _ = self._engine.overlap(
+            lambda: self._wrap_above(ring_id, epoch, state_key, floor),
+            lambda: self._engine.put_state(sealing.entry_path(ring_id, entry), value, expected_version=0),
+        )
+        ref = SealedRef(entry=entry, wrapped_key=wrapped)
         try:
             read_back = self._open_bytes(ring_id, ref)
         except REFUSED as error:
@@ -229,34 +245,43 @@ class RingStates(RingReader):
 
     # --- what follows a flip --------------------------------------------------------------------------------------
 
-    def _finish(self, stored: LoadedRing, replaced: SealedRef | None) -> None:
-        self._retire(stored)
-        old = {ref for ref in (replaced, stored.previous) if ref is not None}
-        self._require_refused(stored.ring_id, old)
-        self._delete_older(stored)
+    def _finish(self, stored: LoadedRing, replaced: set[SealedRef], note: Note) -> None:
+        """Prove the states before dead, which were trimmed, and then delete what is left of them."""
+        old = replaced | ({stored.previous} if stored.previous else set())
+        self._engine.overlap(
+            lambda: self._require_retired(stored),
+            lambda: self._require_refused(stored.ring_id, old),
+        )
+        self._engine.overlap(lambda: self._delete_older(stored), lambda: note(stored))
 
-    def _retire(self, ring: LoadedRing) -> None:
-        """Trim the versions below that of a state the pointer names, or named, and read that they are gone.
+    def _trim(self, ring: LoadedRing) -> None:
+        """Trim the versions below that of a state the pointer names, or named, unless another worker has come past it.
 
         The pointer never goes back below it. Raising the minimum versions can be undone and proves nothing; trimming cannot. Before
         that, the state's own record entries are seen to be there: the state before is what is left of a ring without them.
         """
         name, version = sealing.key_name(ring.ring_id), ring.key_version
         for _ in range(ATTEMPTS):
-            if self._is_retired(ring):
-                return
             try:
                 require_records(self._engine, ring.ring_id, ring.state, ring.epoch)
             except KeyMissingError:
                 if self._is_retired(ring):
-                    return  # another worker came past this state, and collected what it alone had reached
+                    return  # another worker collected what this state alone had reached
                 raise
             try:
                 self._engine.set_min_versions(name, decryption=version, encryption=version)
                 self._engine.trim(name, min_available=version)
-            except InvalidInputError:
-                continue  # another worker moved the minimum versions meanwhile
-        raise NotProvenError(f"ring {ring.ring_id.hex()}: versions of its key below {version} are still available")
+            except InvalidInputError:  # another worker moved the minimum versions meanwhile
+                if self._is_retired(ring):
+                    return
+            else:
+                return
+
+    def _require_retired(self, ring: LoadedRing) -> None:
+        if not self._is_retired(ring):
+            raise NotProvenError(
+                f"ring {ring.ring_id.hex()}: versions of its key below {ring.key_version} are still available"
+            )
 
     def _is_retired(self, ring: LoadedRing) -> bool:
         return max(self._key_info(ring.ring_id).min_available_version, 1) >= ring.key_version

@@ -45,6 +45,11 @@ def insert(connection: Connection, row: Destruction) -> None:
     )
 
 
+def remove(connection: Connection, destroy_id: bytes) -> None:
+    """Remove a destruction that nothing was fenced for."""
+    connection.execute(sa.delete(destructions).where(destructions.c.id == destroy_id))
+
+
 def by_id(connection: Connection, ids: Sequence[bytes]) -> Mapping[bytes, Destruction]:
     """Return the destructions of these ids."""
     found: dict[bytes, Destruction] = {}

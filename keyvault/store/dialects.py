@@ -7,12 +7,16 @@ a limit of parameters, so there the same goes in pieces.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 T = TypeVar("T")
+
+Moment = datetime | sa.ColumnElement[datetime]
+"""A time, or what the database works it out from."""
 
 CHUNK = 500
 """Rows a statement where each takes parameters of its own: under SQLite's limit of 32,766."""

@@ -4,39 +4,48 @@ from __future__ import annotations
 
 import os
 import socket
-from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from keyvault.store.dialects import conflict_insert
+from keyvault.store.dialects import Moment, conflict_insert
 from keyvault.store.tables import leases
 
 
-def acquire(connection: Connection, name: str, *, now: datetime, until: datetime) -> int | None:
+def acquire(connection: Connection, name: str, *, now: Moment, until: Moment) -> int | None:
     """Take a lease that is free, has expired, or whose holder is dead; return its token, which grows with every holder, or None.
 
     `now` and `until` are the database's time.
     """
+    token = _take(connection, name, until, leases.c.expires_at <= now)
+    if token is not None:
+        return token
+    held: str | None = connection.execute(sa.select(leases.c.holder).where(leases.c.name == name)).scalar()
+    if held is None or not _is_dead(held):
+        return None
+    return _take(connection, name, until, leases.c.holder == held)
+
+
+def _take(connection: Connection, name: str, until: Moment, condition: sa.ColumnElement[bool]) -> int | None:
+    """Write the lease, where there is one already only if the condition holds for it."""
     me = _holder(os.getpid())
-    held = connection.execute(sa.select(leases.c.holder).where(leases.c.name == name)).scalar()
     statement = conflict_insert(connection, leases).values(name=name, holder=me, token=1, expires_at=until)
     statement = statement.on_conflict_do_update(
         index_elements=["name"],
         set_={"holder": me, "token": leases.c.token + 1, "expires_at": until},
-        where=(leases.c.expires_at <= now) | (leases.c.holder == (held if held and _is_dead(held) else None)),
+        where=condition,
     )
     token: int | None = connection.execute(statement.returning(leases.c.token)).scalar()
     return token
 
 
-def renew(connection: Connection, name: str, token: int, *, until: datetime) -> bool:
+def renew(connection: Connection, name: str, token: int, *, until: Moment) -> bool:
     """Hold a lease for longer; False when it went to another holder meanwhile."""
     statement = sa.update(leases).where(leases.c.name == name, leases.c.token == token).values(expires_at=until)
     return connection.execute(statement).rowcount == 1
 
 
-def release(connection: Connection, name: str, token: int, *, now: datetime) -> bool:
+def release(connection: Connection, name: str, token: int, *, now: Moment) -> bool:
     """End a lease; False when it had expired and went to another holder meanwhile. Its token is never given out again."""
     statement = sa.update(leases).where(leases.c.name == name, leases.c.token == token).values(expires_at=now)
     return connection.execute(statement).rowcount == 1

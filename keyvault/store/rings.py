@@ -50,6 +50,26 @@ class RingContent:
     live: int | None
 
 
+# Built once: a shred of one scope runs all of these, and building them takes longer than running them.
+_OF_RING = scopes.c.ring_id == sa.bindparam("ring")
+_ENDED_SLOTS = sa.select(scopes.c.slot).where(_OF_RING, scopes.c.state.in_(ENDED))
+_LIVE_SLOT = sa.select(scopes.c.slot).where(_OF_RING, scopes.c.state.not_in(ENDED)).limit(1)
+_ERASED_RECORDS = (
+    sa.select(scopes.c.slot, scopes.c.id, fenced_records.c.tag)
+    .join(fenced_records, fenced_records.c.scope_id == scopes.c.id)
+    .where(_OF_RING, scopes.c.state.not_in(ENDED), fenced_records.c.state == str(KeyState.DEACTIVATED))
+)
+_FURTHER: dict[sa.Column[int], sa.BindParameter[int]] = {
+    rings.c.epoch: sa.bindparam("seen_epoch"),
+    rings.c.highest_version: sa.bindparam("seen_version"),
+}
+_NOTE_STATE = (
+    sa.update(rings)
+    .where(rings.c.id == sa.bindparam("ring"), sa.or_(*(column < seen for column, seen in _FURTHER.items())))
+    .values({column: sa.case((column < seen, seen), else_=column) for column, seen in _FURTHER.items()})
+)
+
+
 def announce(connection: Connection, ring_id: bytes, *, incarnation: int, capacity: int, month: str | None) -> None:
     """Write a ring down before it is made, so that no crash leaves one behind that nobody knows of."""
     connection.execute(
@@ -137,20 +157,11 @@ def all_ring_ids(connection: Connection) -> set[bytes]:
 
 def content(connection: Connection, ring_id: bytes) -> RingContent:
     """Return what is known of a ring's scopes; records that are proven gone already are left out."""
-    in_ring = sa.select(scopes.c.slot).where(scopes.c.ring_id == ring_id)
-    ended = frozenset(connection.execute(in_ring.where(scopes.c.state.in_(ENDED))).scalars())
-    live: int | None = connection.execute(in_ring.where(scopes.c.state.not_in(ENDED)).limit(1)).scalar()
-    query = (
-        sa.select(scopes.c.slot, scopes.c.id, fenced_records.c.tag)
-        .join(fenced_records, fenced_records.c.scope_id == scopes.c.id)
-        .where(
-            scopes.c.ring_id == ring_id,
-            scopes.c.state.not_in(ENDED),
-            fenced_records.c.state == str(KeyState.DEACTIVATED),
-        )
-    )
+    ring = {"ring": ring_id}
+    ended = frozenset(connection.execute(_ENDED_SLOTS, ring).scalars())
+    live: int | None = connection.execute(_LIVE_SLOT, ring).scalar()
     erased: dict[tuple[int, bytes], set[bytes]] = {}
-    for slot, scope_id, tag in connection.execute(query):
+    for slot, scope_id, tag in connection.execute(_ERASED_RECORDS, ring):
         erased.setdefault((slot, scope_id), set()).add(tag)
     return RingContent(
         ended=ended,
@@ -161,12 +172,7 @@ def content(connection: Connection, ring_id: bytes) -> RingContent:
 
 def note_state(connection: Connection, ring_id: bytes, *, epoch: int, version: int) -> None:
     """Remember how far a ring's state and transit key have come; never goes back."""
-    further = {rings.c.epoch: epoch, rings.c.highest_version: version}
-    connection.execute(
-        sa.update(rings)
-        .where(rings.c.id == ring_id, sa.or_(*(column < seen for column, seen in further.items())))
-        .values({column: sa.case((column < seen, seen), else_=column) for column, seen in further.items()})
-    )
+    connection.execute(_NOTE_STATE, {"ring": ring_id, "seen_epoch": epoch, "seen_version": version})
 
 
 def note_destroyed(connection: Connection, ring_id: bytes, *, at: datetime) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -16,8 +15,7 @@ from keyvault.store.dialects import conditions, insert_rows
 from keyvault.store.tables import destructions, rings, scopes
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScopeRow:
+class ScopeRow(NamedTuple):
     """One generation of a scope. `id` 16 bytes; `lookup`, `commitment`, `salt`, `account` 32 bytes each.
 
     `fenced_at` and `lease_bound` are its destruction's. `ring_epoch` is the furthest epoch that its ring's state was known to have when the row was read.
@@ -26,20 +24,20 @@ class ScopeRow:
     id: bytes
     generation: int
     custody: int
+    kind: ScopeKind
+    lookup: bytes | None
+    commitment: bytes
+    sealed_name: str | None
+    state: KeyState
+    created_at: datetime
+    suspended_by: SuspendedBy | None = None
     key_ref: str | None = None
     ring_id: bytes | None = None
     slot: int | None = None
-    kind: ScopeKind
     period: str | None = None
     due_at: datetime | None = None
     account: bytes | None = None
-    lookup: bytes | None
-    commitment: bytes
     salt: bytes | None = None
-    sealed_name: str | None
-    state: KeyState
-    suspended_by: SuspendedBy | None = None
-    created_at: datetime
     fenced_at: datetime | None = None
     destroyed_at: datetime | None = None
     lease_bound: datetime | None = None
@@ -56,11 +54,12 @@ def newest_by_lookup(connection: Connection, lookups: Iterable[bytes]) -> dict[b
     wanted = set(lookups)
     found: dict[bytes, ScopeRow] = {}
     for condition in conditions(connection, scopes.c.lookup, wanted):
-        for row in connection.execute(_select().where(condition, LIVE)):
-            found[row.lookup] = _value(row)
+        for row in connection.execute(_select().where(condition, LIVE)).fetchall():
+            found[row[LOOKUP_AT]] = _value(row)
     for condition in conditions(connection, scopes.c.lookup, wanted - found.keys()):
-        for row in connection.execute(_select().where(condition, DESTROYED).order_by(scopes.c.generation)):
-            found[row.lookup] = _value(row)
+        query = _select().where(condition, DESTROYED).order_by(scopes.c.generation)
+        for row in connection.execute(query).fetchall():
+            found[row[LOOKUP_AT]] = _value(row)
     return found
 
 
@@ -89,7 +88,8 @@ def insert_new(connection: Connection, rows: Sequence[ScopeRow]) -> set[bytes]:
     if not rows:
         return set()
     ordered = sorted(rows, key=lambda row: row.lookup or b"")
-    columns = {name: [getattr(row, name) for row in ordered] for name in COLUMNS}
+    values = dict(zip(ScopeRow._fields, zip(*ordered, strict=True), strict=True))
+    columns = {name: values[name] for name in COLUMNS}
     new = set(insert_rows(connection, scopes, columns, returning=scopes.c.id))
     return new - _take_back_used(connection, new)
 
@@ -116,20 +116,23 @@ def _take_back_used(connection: Connection, ids: set[bytes]) -> set[bytes]:
     return taken
 
 
-def lock_in_state(
-    connection: Connection, ids: Iterable[bytes], states: Sequence[KeyState]
+def fence(
+    connection: Connection, ids: Iterable[bytes], destroy_id: bytes
 ) -> dict[bytes, tuple[int, bytes | None, int | None]]:
-    """Return which of these rows are in one of `states`, and keep that true until the transaction ends.
+    """Fence the live ones of these rows for a destruction; return custody, ring and slot of each, by id.
 
-    With custody, ring and slot, which may have changed since a row was read, and do not after this.
+    Where a key sits may have changed since a row was read, and does not after this.
     """
-    locked: dict[bytes, tuple[int, bytes | None, int | None]] = {}
+    fenced: dict[bytes, tuple[int, bytes | None, int | None]] = {}
     for condition in conditions(connection, scopes.c.id, ids):
-        query = sa.select(scopes.c.id, scopes.c.custody, scopes.c.ring_id, scopes.c.slot)
-        query = query.where(condition, scopes.c.state.in_([str(state) for state in states]))
-        for scope_id, *place in connection.execute(query.order_by(scopes.c.id).with_for_update()):
-            locked[scope_id] = tuple(place)
-    return locked
+        statement = (
+            sa.update(scopes)
+            .where(condition, scopes.c.state.in_([str(KeyState.ACTIVE), str(KeyState.SUSPENDED)]))
+            .values(state=str(KeyState.DEACTIVATED), suspended_by=None, destroy_id=destroy_id)
+            .returning(scopes.c.id, scopes.c.custody, scopes.c.ring_id, scopes.c.slot)
+        )
+        fenced |= {scope_id: tuple(place) for scope_id, *place in connection.execute(statement)}
+    return fenced
 
 
 def change_state(
@@ -159,25 +162,43 @@ def change_state(
 
 def awaiting_destruction(connection: Connection, *, limit: int | None = None) -> list[bytes]:
     """Return the ids of fenced scopes, oldest destruction first."""
-    query = sa.select(scopes.c.id).where(sa.literal_column("scopes.state = 'deactivated'"))
+    query = sa.select(scopes.c.id).where(PENDING)
     return list(connection.execute(query.order_by(scopes.c.destroy_id, scopes.c.id).limit(limit)).scalars())
 
 
 def acknowledge(
-    connection: Connection, ids: Iterable[bytes], *, people: Iterable[ScopeKind], at: datetime, horizon: datetime
+    connection: Connection,
+    ids: Iterable[bytes],
+    *,
+    destroy_ids: Iterable[bytes],
+    people: Iterable[ScopeKind],
+    at: datetime,
+    horizon: datetime,
 ) -> set[bytes]:
-    """Mark fenced scopes as destroyed, without their sealed names and, for these kinds, their salts; return which."""
+    """Mark scopes that these destructions have fenced as destroyed; return which.
+
+    Their sealed names go, and of these kinds their salts. The destructions are named for the index of what is pending: without them,
+    each batch of a large run would pass by all that is pending in the run.
+    """
     forgotten = scopes.c.kind.in_(sorted(str(kind) for kind in people))
-    return change_state(
-        connection,
-        ids,
-        before=[KeyState.DEACTIVATED],
-        after=KeyState.DESTROYED,
-        sealed_name=None,
-        salt=sa.case((forgotten, None), else_=scopes.c.salt),
-        destroyed_at=at,
-        horizon=horizon,
-    )
+    done: set[bytes] = set()
+    of_these = list(conditions(connection, scopes.c.destroy_id, destroy_ids))
+    for condition in conditions(connection, scopes.c.id, ids):
+        for of_some in of_these:
+            statement = (
+                sa.update(scopes)
+                .where(condition, of_some, PENDING)
+                .values(
+                    state=str(KeyState.DESTROYED),
+                    sealed_name=None,
+                    salt=sa.case((forgotten, None), else_=scopes.c.salt),
+                    destroyed_at=at,
+                    horizon=horizon,
+                )
+                .returning(scopes.c.id)
+            )
+            done.update(connection.execute(statement).scalars())
+    return done
 
 
 def ring_ids(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, bytes]:
@@ -240,13 +261,13 @@ def all_key_refs(connection: Connection) -> set[str]:
 
 
 NOT_COLUMNS = frozenset({"ring_epoch", "fenced_at", "lease_bound"})
-COLUMNS = tuple(field.name for field in fields(ScopeRow) if field.name not in NOT_COLUMNS)
-STORED = tuple(field.name for field in fields(ScopeRow))
+COLUMNS = tuple(name for name in ScopeRow._fields if name not in NOT_COLUMNS)
 LIVE: sa.ColumnElement[bool] = sa.literal_column("scopes.state <> 'destroyed'")
+PENDING: sa.ColumnElement[bool] = sa.literal_column("scopes.state = 'deactivated'")
 DESTROYED: sa.ColumnElement[bool] = sa.literal_column("scopes.state = 'destroyed'")
 KINDS = {str(kind): kind for kind in ScopeKind}
 STATES = {str(state): state for state in KeyState}
-KIND_AT, STATE_AT, BY_AT = STORED.index("kind"), STORED.index("state"), STORED.index("suspended_by")
+KIND_AT, LOOKUP_AT, STATE_AT, BY_AT = map(ScopeRow._fields.index, ("kind", "lookup", "state", "suspended_by"))
 
 
 def _select() -> sa.Select[Any]:
@@ -255,7 +276,7 @@ def _select() -> sa.Select[Any]:
         "fenced_at": destructions.c.fenced_at,
         "lease_bound": destructions.c.lease_bound,
     }
-    return sa.select(*(joined[name] if name in joined else scopes.c[name] for name in STORED)).select_from(
+    return sa.select(*(joined[name] if name in joined else scopes.c[name] for name in ScopeRow._fields)).select_from(
         scopes.outerjoin(rings, scopes.c.ring_id == rings.c.id).outerjoin(
             destructions, scopes.c.destroy_id == destructions.c.id
         )
@@ -268,4 +289,4 @@ def _value(row: sa.Row[Any]) -> ScopeRow:
     values[STATE_AT] = STATES[values[STATE_AT]]
     if values[BY_AT] is not None:
         values[BY_AT] = SuspendedBy(values[BY_AT])
-    return ScopeRow(**dict(zip(STORED, values, strict=True)))
+    return ScopeRow._make(values)

@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0003"
+REVISION = "0004"
 """The Alembic revision these tables are at; `Store.check_version` compares it with the database."""
 
 
@@ -193,7 +193,7 @@ Index("ix_fenced_records_pending", fenced_records.c.destroy_id, postgresql_where
 certificate_openings = Table(
     "certificate_openings",
     metadata,
-    Column("scope_id", LargeBinary(16), ForeignKey("scopes.id"), primary_key=True),
+    Column("scope_id", LargeBinary(16), primary_key=True),
     Column("sealed", LargeBinary, nullable=False),
     Column("expires_at", UTCDateTime, nullable=False),
 )

@@ -167,6 +167,16 @@ class VaultCalls:
             done.update((index, down) for index, _ in waiting)
         return [done[index] for index in range(len(items))]
 
+    def overlap(self, first: Callable[[], _In], second: Callable[[], _Out]) -> tuple[_In, _Out]:
+        """Run `first` in a thread beside `second`; wait for both. When both fail, the error of `first` is raised."""
+        self._check_open()
+        running = self._threads.submit(copy_context().run, first)
+        try:
+            done = second()
+        finally:
+            before = running.result()
+        return before, done
+
     def close(self) -> None:
         """End the threads, after the batches under way, and close the connections; may be called twice."""
         self._threads.shutdown()

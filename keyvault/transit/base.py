@@ -7,14 +7,18 @@ value or its own `KeyVaultError`; an error that concerns the whole engine (`Unav
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeVar
 
 from keyvault.errors import KeyVaultError
 
 DATA_KEY_BYTES = 32
+
+_First = TypeVar("_First")
+_Second = TypeVar("_Second")
 
 _audit_event: ContextVar[str] = ContextVar("keyvault_audit_event", default="")
 
@@ -166,6 +170,16 @@ class TransitEngine(ABC):
     @abstractmethod
     def list_state(self, folder: str) -> list[str]:
         """Return the names directly under a folder, sorted; a folder's name ends in a slash."""
+
+    # --- two things at a time -------------------------------------------------------------------------------------
+
+    def overlap(self, first: Callable[[], _First], second: Callable[[], _Second]) -> tuple[_First, _Second]:
+        """Do both, at the same time where calls are round trips, else in order; both have ended when this returns or raises.
+
+        `first` runs in one of the engine's threads, in the caller's context, and must neither overlap nor send a batch there. When
+        both fail, its error is raised.
+        """
+        return first(), second()
 
     @abstractmethod
     def close(self) -> None:

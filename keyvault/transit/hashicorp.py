@@ -9,7 +9,7 @@ import base64
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from keyvault.errors import (
     CheckAndSetError,
@@ -44,6 +44,9 @@ __all__ = [
 KEY_TYPE = "aes256-gcm96"
 LOG_KEY = "log"
 LOG_KEY_TYPE = "ed25519"
+
+_First = TypeVar("_First")
+_Second = TypeVar("_Second")
 
 # Vault itself reads "v0" and "v01" as "v1"; one ciphertext has one text here.
 _TEXT = re.compile(r"vault:v[1-9][0-9]*:[A-Za-z0-9+/]+={0,2}", re.ASCII)
@@ -241,6 +244,10 @@ class HashicorpEngine(TransitEngine):
         """Return what lies directly under a folder (the empty string: the root)."""
         path = check_state_folder(folder)
         return self._list("list state", lambda: self._kv.list_secrets(path=path, mount_point=self._settings.kv_mount))
+
+    def overlap(self, first: Callable[[], _First], second: Callable[[], _Second]) -> tuple[_First, _Second]:
+        """Do both at the same time."""
+        return self._calls.overlap(first, second)
 
     def close(self) -> None:
         """End the threads, after the batches under way, and close the connections."""

@@ -93,6 +93,16 @@ def cached(home: Home, name: str) -> CachedRing:
 # --- shredders ------------------------------------------------------------------------------------------------------
 
 
+def test_a_shredder_opens_no_state_twice_that_nobody_has_replaced(home: TestHome) -> None:
+    ledger = Ledger(home=home)
+    ledger.create(consumer(0), consumer(1))
+    counted = Pause(at=0, action=lambda: None)
+    with paused_shredder(home, counted) as destroyer:
+        shred(destroyer, consumer(0))
+    opened_for = ("the system's keys", "the fence", "reading back", "the stored state", "the proof")
+    assert counted.steps.count("before decrypt") == len(opened_for)
+
+
 def _shred_at_once(home: TestHome, names: list[str], start: Barrier) -> None:
     with home.destroyer() as destroyer:
         start.wait(timeout=60)

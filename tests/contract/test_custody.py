@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +14,7 @@ from keyvault.custody import dedicated
 from keyvault.custody.base import Custody, Identity, Placement, Proof, Share, Target
 from keyvault.errors import (
     CiphertextRefusedError,
+    InvalidInputError,
     KeyMissingError,
     NotProvenError,
     RestoreDetected,
@@ -133,9 +133,35 @@ def test_a_token_works_under_its_own_scope_only(opened: Home) -> None:
     assert results[1] == share.secret
 
 
+@in_ring_custody
+def test_records_of_one_batch_have_the_shares_that_each_has_alone(opened: Home) -> None:
+    one, other = rows_of(opened, 2)
+    tags = [secrets.token_bytes(8) for _ in range(20)]
+    tags = [bytes([tag[0] & 0x7F]) + tag[1:] for tag in tags]
+    asked = [Target(row, tag) for tag in tags for row in (one, other)] + targets(one)
+    shares = values_of(opened.custody.fresh_shares(asked))
+    assert len({bytes(share.secret) for share in shares}) == 41
+    assert [values_of(opened.custody.fresh_shares([target])) for target in asked] == [[share] for share in shares]
+
+
+@in_ring_custody
+def test_each_record_of_a_batch_is_its_share_or_its_own_error_and_owns_its_buffer(opened: Home) -> None:
+    (row,) = rows_of(opened, 1)
+    good, bad = Target(row, bytes(7) + b"\1"), Target(row, b"\x80" + bytes(7))
+    share, refused, again = opened.custody.fresh_shares([good, bad, good])
+    assert isinstance(refused, InvalidInputError)
+    assert isinstance(share, Share)
+    assert isinstance(again, Share)
+    assert again.secret == share.secret
+    assert again.secret is not share.secret
+    forged, recovered = opened.custody.recover_shares([(good, b"\xff"), (good, share.token)])
+    assert isinstance(forged, CiphertextRefusedError)
+    assert recovered == share.secret
+
+
 def test_an_identity_is_bound_to_its_scope(opened: Home) -> None:
     row = rows_of(opened, 1)[0]
-    stolen = replace(row, id=secrets.token_bytes(16))
+    stolen = row._replace(id=secrets.token_bytes(16))
     mine, theirs = opened.custody.open_identities([row, stolen])
     assert mine == bytearray(b"identity of " + row.id)
     assert isinstance(theirs, CiphertextRefusedError)

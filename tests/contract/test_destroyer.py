@@ -36,7 +36,7 @@ from keyvault.store.scopes import ScopeRow
 from keyvault.store.tables import certificate_openings
 from keyvault.testing import ManualClock, faulty_engine
 from keyvault.transit.base import TransitEngine
-from shredder import fence
+from shredder import destroy, fence
 from shredder.destroy import Destroyer, PlanItem, PlannedAction
 from tests.homes import TestHome, in_dedicated_custody, in_ring_custody, vault_home
 from tests.servers import VaultServer
@@ -122,6 +122,28 @@ def test_pause_stops_before_the_fence_and_lets_nothing_start(home: TestHome) -> 
         assert destroyer.destroy([PERSON], ticket="T-1", requested_by="tester")[0].error is None
 
 
+def test_batches_before_a_pause_are_finished_and_those_after_it_untouched(
+    home: TestHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(home, PERSON, MONTH)
+    monkeypatch.setattr(destroy, "BATCH", 1)
+    monkeypatch.setattr(destroy, "GROUP", 1)
+    with home.opened() as opened:
+        destroyer = Destroyer(opened)
+
+        def then_paused(*given: Any) -> dict[bytes, bytes]:
+            fenced = fence.fence(*given)
+            destroyer.pause()
+            return fenced
+
+        monkeypatch.setattr(destroy, "fence", then_paused)
+        with pytest.raises(DestructionPausedError):
+            destroyer.destroy([PERSON, MONTH], ticket="T-1", requested_by="tester")
+        states = {row_of(opened, PERSON).state, row_of(opened, MONTH).state}
+        assert states == {KeyState.DESTROYED, KeyState.ACTIVE}
+        assert destroyer.status().pending == 0
+
+
 PROOFS = {
     "dedicated": [{"key": "absent", "neighbour": "none", "retained_ciphertext": "refused"}],
     # The month's ring holds nothing else and goes whole; the person's holds another, which is shown to be untouched.
@@ -172,6 +194,9 @@ def test_the_opening_is_kept_sealed_until_the_horizon_and_then_forgotten(home: T
             row.scope_id: row.sealed
             for row in opened.database.read(lambda c: c.execute(select(certificate_openings)).all())
         }
+        assert set(sealed) == {before.id}, (
+            "the salt of an account-month stays, and who asks for its certificate names it"
+        )
         opening = decode_identity(opened.keys.open_journal(sealed[before.id], b"opening" + before.id))
         assert opening.name == PERSON
         assert commit(opening.salt, opening.name.encode()) == before.commitment

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -150,6 +151,54 @@ def test_only_rows_in_an_expected_state_change(store: Database) -> None:
     assert changed == {active.id, suspended.id}
     counts = store.read(scope_store.count_by_state)
     assert counts == {KeyState.ACTIVE: 0, KeyState.SUSPENDED: 0, KeyState.DEACTIVATED: 2, KeyState.DESTROYED: 1}
+
+
+def test_a_fence_takes_what_is_live_and_tells_where_its_keys_sit(store: Database) -> None:
+    ring_id, cause, late = secrets.token_bytes(16), destruction(), destruction()
+    active, suspended = row(custody=2, ring_id=ring_id, slot=7), row(state=KeyState.SUSPENDED)
+    destroyed = row(state=KeyState.DESTROYED)
+    store.write(lambda c: rings.announce(c, ring_id, incarnation=1, capacity=256, month=None))
+    for new in (cause, late):
+        store.write(partial(destructions.insert, row=new))
+    insert(store, active, suspended, destroyed)
+    ids = [active.id, suspended.id, destroyed.id, bytes(16)]
+    places = store.write(lambda c: scope_store.fence(c, ids, cause.id))
+    assert places == {active.id: (2, ring_id, 7), suspended.id: (1, None, None)}
+    assert store.write(lambda c: scope_store.fence(c, ids, late.id)) == {}
+    rows = store.read(lambda c: scope_store.by_id(c, ids))
+    assert {rows[scope].destroy_id for scope in places} == {cause.id}
+
+
+def test_only_scopes_that_these_destructions_fenced_are_acknowledged(store: Database) -> None:
+    causes = [destruction(), destruction(), destruction()]
+    fenced = [row(), row(kind=ScopeKind.BUSINESS, period="2026", salt=bytes(32)), row()]
+    live = row()
+    insert(store, *fenced, live)
+    for cause, scope in zip(causes, fenced, strict=True):
+        store.write(partial(destructions.insert, row=cause))
+        store.write(partial(scope_store.fence, ids=[scope.id], destroy_id=cause.id))
+
+    def work(connection: sa.Connection) -> set[bytes]:
+        return scope_store.acknowledge(
+            connection,
+            [scope.id for scope in [*fenced, live]],
+            destroy_ids=[cause.id for cause in causes[:2]],
+            people=[ScopeKind.CONSUMER],
+            at=NOW,
+            horizon=NOW,
+        )
+
+    assert store.write(work) == {scope.id for scope in fenced[:2]}
+    assert store.write(work) == set(), "each is acknowledged once"
+    rows = store.read(lambda c: scope_store.by_id(c, [scope.id for scope in [*fenced, live]]))
+    assert [rows[scope.id].state for scope in [*fenced, live]] == [
+        KeyState.DESTROYED,
+        KeyState.DESTROYED,
+        KeyState.DEACTIVATED,
+        KeyState.ACTIVE,
+    ]
+    assert [rows[scope.id].sealed_name is None for scope in fenced] == [True, True, False]
+    assert rows[fenced[1].id].salt == bytes(32), "the salt of what names no person stays"
 
 
 def test_a_fence_is_stamped_once(store: Database) -> None:

@@ -4,6 +4,7 @@ import base64
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -16,7 +17,16 @@ from keyvault.errors import (
     KeyMissingError,
     TransitError,
 )
-from keyvault.transit.base import Ciphertext, EngineDataKey, KeyInfo, Plaintext, StateEntry, TransitEngine
+from keyvault.transit.base import (
+    Ciphertext,
+    EngineDataKey,
+    KeyInfo,
+    Plaintext,
+    StateEntry,
+    TransitEngine,
+    audit_event,
+    current_audit_event,
+)
 
 BAD_NAMES = ["", ".", "..", "-a", "a-", "a/b", "a/rotate", "a b", "ä", "a\n", "a%2Fb", "x" * 129]
 BAD_PATHS = ["", "/a", "a/", "a//b", "../a", "a/../b", "a/.", "a b", "ä/b"]
@@ -447,6 +457,37 @@ def test_a_malformed_path_is_refused(engine: TransitEngine, path: str) -> None:
 
 
 # --- threads --------------------------------------------------------------------------------------------------------------
+
+
+def test_overlapping_calls_both_come_to_their_end_in_the_callers_context(engine: TransitEngine) -> None:
+    (name,) = made(engine)
+    path = f"state/{fresh()}/0"
+    with audit_event("an-event"):
+        found, version = engine.overlap(
+            lambda: (current_audit_event(), engine.read_keys([name])[0]),
+            lambda: (current_audit_event(), engine.put_state(path, "value", expected_version=0)),
+        )
+    assert (found, version) == (("an-event", info(engine, name)), ("an-event", 1))
+
+
+def test_of_two_failures_the_first_is_told_and_both_have_ended(engine: TransitEngine) -> None:
+    ended: list[str] = []
+
+    def failing(what: str) -> None:
+        ended.append(what)
+        raise KeyMissingError(what)
+
+    with pytest.raises(KeyMissingError, match="one"):
+        engine.overlap(lambda: failing("one"), lambda: failing("two"))
+    with pytest.raises(KeyMissingError, match="three"):
+        engine.overlap(lambda: ended.append("three"), lambda: failing("three"))
+    assert ended.count("three") == 2
+
+
+@pytest.mark.parametrize("engine", ["hashicorp"], indirect=True)
+def test_what_overlaps_on_a_server_is_under_way_together(engine: TransitEngine) -> None:
+    both = Barrier(2)
+    assert sorted(engine.overlap(lambda: both.wait(timeout=60), lambda: both.wait(timeout=60))) == [0, 1]
 
 
 def test_exactly_one_of_eight_writers_wins(engine: TransitEngine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable
 
@@ -18,15 +19,17 @@ FINISHED = 0
 
 
 class Countdown:
-    """Kills the process at step `fatal`, counting from 1."""
+    """Kills the process at step `fatal`, counting from 1, whichever thread takes it."""
 
     def __init__(self, fatal: int) -> None:
         self._left = fatal
+        self._lock = threading.Lock()
 
     def __call__(self, _step: str) -> None:
-        self._left -= 1
-        if self._left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 def survives(home: TestHome, role: str, action: Callable[[Home], object], fatal: int) -> bool:

@@ -138,7 +138,7 @@ def test_a_replacement_killed_at_any_step_leaves_the_old_state_or_the_new_and_th
         assert len(entries(place.engine, ring_id)) <= 2, "no more than one that may be under way"
         assert len(entries(place.engine, shred(states, ring_id, 3).ring_id)) == 1
     assert flipped == {False, True}
-    assert fatal > 40
+    assert fatal > 36
 
 
 def _check_dead(engine: TransitEngine, history: History, states: RingStates, ring_id: bytes, before: Shares) -> None:

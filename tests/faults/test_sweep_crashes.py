@@ -106,16 +106,16 @@ def test_vault_gone_in_mid_sweep(
     server = new_vault()
     home = vault_home(tmp_path, server, postgres_url, custody="dedicated")
     names = closed_account(home, "acct-1")
-    original = Destroyer._finish
+    original = Destroyer._finish_batch
 
-    def sealed_first(self: Destroyer, keys: Any, known: Any, progress: Any) -> Any:
+    def sealed_first(self: Destroyer, keys: Any, known: Any) -> Any:
         if known:
             server.seal()
-        return original(self, keys, known, progress)
+        return original(self, keys, known)
 
     with home.opened() as opened:
         with monkeypatch.context() as patch:
-            patch.setattr(Destroyer, "_finish", sealed_first)
+            patch.setattr(Destroyer, "_finish_batch", sealed_first)
             with pytest.raises(Unavailable):
                 sweep(opened, POLICY)
         assert set(states(opened, names).values()) == {KeyState.DEACTIVATED}

@@ -189,20 +189,20 @@ def test_a_header_that_contradicts_the_store_is_refused(altered: ScopeShareRef) 
 
 @pytest.mark.parametrize(("state", "error"), STATES)
 def test_no_key_is_given_back_under_any_scope_that_is_not_active(state: KeyState, error: type[Exception]) -> None:
-    rows = {**BY_ID, ROWS[PERSON].id: replace(ROWS[PERSON], state=state)}
+    rows = {**BY_ID, ROWS[PERSON].id: ROWS[PERSON]._replace(state=state)}
     for names in ((PERSON,), (PERSON, MONTH), (MONTH, PERSON)):
         with pytest.raises(error, match=f"^scope {ROWS[PERSON].id.hex()} is "):
             admit_wrapped(wrapped(*map(reference, names)), rows, None, NO_MARKS)
 
 
-MOVED = replace(ROWS[MONTH], custody=CustodyCode.RING.value, key_ref="k-1", ring_id=bytes(16), slot=7)
+MOVED = ROWS[MONTH]._replace(custody=CustodyCode.RING.value, key_ref="k-1", ring_id=bytes(16), slot=7)
 
 
 def test_a_scope_that_moved_is_found_under_either_of_its_keys() -> None:
     old = reference(MONTH)
     new = replace(old, custody=CustodyCode.RING)
     (former,) = admit_wrapped(wrapped(old), {MOVED.id: MOVED}, None, NO_MARKS)
-    assert former == Target(replace(ROWS[MONTH], key_ref="k-1"))
+    assert former == Target(ROWS[MONTH]._replace(key_ref="k-1"))
     assert admit_wrapped(wrapped(new), {MOVED.id: MOVED}, None, NO_MARKS) == (Target(MOVED),)
 
 
@@ -211,8 +211,8 @@ def test_a_scope_that_moved_is_found_under_either_of_its_keys() -> None:
     [
         (MOVED, {"generation": 2}),
         (MOVED, {"record_tag": b"r" * 8}),
-        (replace(MOVED, key_ref=None), {}),
-        (replace(ROWS[MONTH], key_ref="k-1"), {"custody": CustodyCode.RING}),
+        (MOVED._replace(key_ref=None), {}),
+        (ROWS[MONTH]._replace(key_ref="k-1"), {"custody": CustodyCode.RING}),
     ],
 )
 def test_a_key_that_a_scope_never_had_is_refused(row: ScopeRow, altered: dict[str, Any]) -> None:
@@ -224,7 +224,7 @@ def test_a_key_that_a_scope_never_had_is_refused(row: ScopeRow, altered: dict[st
 def test_the_former_key_of_a_scope_that_moved_is_as_shut_as_its_new_one(
     state: KeyState, error: type[Exception]
 ) -> None:
-    rows = {MOVED.id: replace(MOVED, state=state)}
+    rows = {MOVED.id: MOVED._replace(state=state)}
     for custody in CustodyCode:
         with pytest.raises(error):
             admit_wrapped(wrapped(replace(reference(MONTH), custody=custody)), rows, None, NO_MARKS)
@@ -270,7 +270,7 @@ def test_a_records_id_is_utf_8(record: str) -> None:
 
 
 def test_tags_differ_by_record_and_by_scope() -> None:
-    other = replace(RING_ROWS[MONTH], id=b"o" * 16)
+    other = RING_ROWS[MONTH]._replace(id=b"o" * 16)
     assert len({TAG, tag_of(RING_ROWS[MONTH], "r-2", INDEX_KEY), tag_of(other, "r-1", INDEX_KEY)}) == 3
 
 

@@ -14,6 +14,7 @@ from keyvault.errors import InvalidInputError
 from keyvault.events import (
     MAX_EVENT_BYTES,
     MAX_SCOPES_PER_EVENT,
+    EventTemplate,
     EventType,
     Value,
     b64,
@@ -71,8 +72,41 @@ def test_every_event_has_a_fresh_random_id() -> None:
     events = [make_event(EventType.SCOPE_CREATED, {}, at=AT) for _ in range(3)]
     ids = {event.id for event in events} | {new_event_id()}
     assert len(ids) == 4
-    assert {uuid.UUID(item).version for item in ids} == {4}
+    assert {(uuid.UUID(item).version, uuid.UUID(item).variant) for item in ids} == {(4, uuid.RFC_4122)}
+    assert {str(uuid.UUID(item)) for item in ids} == ids
     assert all(json.loads(event.body)["id"] == event.id for event in events)
+
+
+def test_ids_differ_in_all_their_random_digits() -> None:
+    columns = list(zip(*(new_event_id() for _ in range(500)), strict=True))
+    counted = [len(set(column)) for column in columns]
+    assert counted == [1 if place in {8, 13, 14, 18, 23} else 4 if place == 19 else 16 for place in range(36)]
+
+
+@pytest.mark.parametrize("text", ["plain", "%s 100% %(b)s", '\x00\x1f\u20ac\U0001f600"\\/\n', "", None])
+def test_a_template_writes_what_a_single_event_is_made_of(text: str | None) -> None:
+    shared: dict[str, Value] = {"generation": 1, "z": "%s 5%", "none": None}
+    event = EventTemplate(EventType.SCOPE_CREATED, shared, ["b", "y"], at=AT).fill({"b": text, "y": "sealed"})
+    assert event == make_event(EventType.SCOPE_CREATED, {**shared, "b": text, "y": "sealed"}, at=AT, event_id=event.id)
+
+
+def test_texts_of_a_template_cannot_pass_themselves_off_as_its_header() -> None:
+    names = ["v", "id", "type", "at", "policy"]
+    event = EventTemplate(EventType.DESTROY_FENCED, {}, names, at=AT).fill(dict.fromkeys(names, "forged"))
+    assert event == make_event(EventType.DESTROY_FENCED, {}, at=AT, event_id=event.id)
+
+
+def test_each_event_of_a_template_has_an_id_of_its_own() -> None:
+    template = EventTemplate(EventType.SCOPE_CREATED, {}, [], at=AT)
+    assert template.fill({}).id != template.fill({}).id
+
+
+def test_an_event_of_a_template_is_at_most_what_a_log_entry_holds() -> None:
+    template = EventTemplate(EventType.SCOPE_CREATED, {}, ["pad"], at=AT)
+    overhead = len(template.fill({"pad": ""}).body)
+    assert len(template.fill({"pad": "x" * (65_535 - overhead)}).body) == MAX_EVENT_BYTES
+    with pytest.raises(InvalidInputError, match=r"^an event of 65536 bytes does not fit the log: split the group$"):
+        template.fill({"pad": "x" * (65_536 - overhead)})
 
 
 def test_an_event_is_at_most_what_a_log_entry_holds() -> None:

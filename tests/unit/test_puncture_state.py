@@ -27,6 +27,7 @@ from keyvault.puncture_records import (
     partition,
     puncture_records,
     record_share,
+    record_shares,
     record_tag,
 )
 from keyvault.puncture_state import RingState, SlotEntry, encode_state, new_ring, parse_state, slot_height
@@ -196,12 +197,25 @@ def test_an_erased_record_is_refused_and_its_neighbours_are_not() -> None:
             record_share(records, SCOPE, tag_of(leaf))
 
 
+@given(st.sets(tags, max_size=8), st.sets(tags, max_size=3))
+def test_many_records_have_the_shares_that_each_has_alone(wanted: set[int], erased: set[int]) -> None:
+    records = puncture_records(new_records(SEED), map(tag_of, erased))
+    shares = record_shares(records, SCOPE, map(tag_of, wanted))
+    assert shares == {tag_of(leaf): record_share(records, SCOPE, tag_of(leaf)) for leaf in wanted - erased}
+
+
+def test_shares_of_many_records_are_of_one_scope_with_an_id() -> None:
+    with pytest.raises(InvalidInputError, match="16 bytes"):
+        record_shares(new_records(SEED), SCOPE[1:], [tag_of(1)])
+
+
 @pytest.mark.parametrize("tag", [b"", bytes(7), bytes(9), b"\x80" + bytes(7), b"\xff" * 8])
 def test_what_is_no_tag_is_refused(tag: bytes) -> None:
     records = new_records(SEED)
     index = RecordIndex(chunks=chunks_of([62, 62]))
     for use in (
         lambda: record_share(records, SCOPE, tag),
+        lambda: record_shares(records, SCOPE, [tag_of(1), tag]),
         lambda: puncture_records(records, [tag]),
         lambda: index.find(tag),
     ):
@@ -317,6 +331,7 @@ def test_nothing_can_be_had_from_wiped_values() -> None:
         lambda: ring.move_records({0: ref(2)}),
         lambda: encode_state(ring),
         lambda: record_share(records, SCOPE, bytes(8)),
+        lambda: record_shares(records, SCOPE, [bytes(8)]),
         lambda: records.puncture([]),
         lambda: records.puncture([1]),
         lambda: encode_state(whole),
