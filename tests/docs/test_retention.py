@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "retention.md"
 TEXT = PAGE.read_text()
 POLICY = tomllib.loads((ROOT / "shredder" / "policy.toml").read_text())
 RUNBOOKS = ROOT / "docs" / "runbooks"
-PROOF = re.compile(r"`(?:tests/[\w/]+\.py::\w+|test_\w+\.py)`")
+PROOF = re.compile(r"`tests/[\w/]+\.py::\w+`")
 
 
 def rows(heading: str) -> list[list[str]]:
