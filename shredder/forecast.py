@@ -83,13 +83,13 @@ def draw(forecast: Forecast) -> str:
         ),
         "<style>text{font:11px sans-serif;fill:#333}.title{font-weight:bold;font-size:13px}.grid{stroke:#ddd}</style>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
-        f'<text x="{LEFT}" y="22" class="title">Due by month, as known at {escape(forecast.at.isoformat())}</text>',
+        f'<text x="{LEFT}" y="22" class="title">Due by month, as known at {escape(forecast.at.isoformat(timespec="minutes"))}</text>',
     ]
-    for share in (0, 0.5, 1):
-        y = HEIGHT - BOTTOM - share * most * scale
+    for value in sorted({0, most // 2, most}):
+        y = HEIGHT - BOTTOM - value * scale
         lines += [
             f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" class="grid"/>',
-            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{share * most:,.0f}</text>',
+            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:,}</text>',
         ]
     for index, (month, kinds) in enumerate(forecast.months.items()):
         lines += _bar(LEFT + index * step, step, scale, month, kinds)
