@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from shredder.erase import Outcome
     from shredder.notices import Delivery
     from shredder.policy import Policy
+    from shredder.request_execution import Execution
     from shredder.requests import RequestView
     from shredder.submission import Submission
 
@@ -134,7 +135,8 @@ class _Shredding:
         if view.state is RequestState.REFUSED:
             from cli.requests import refusal_text
 
-            raise Refused(f"refused, and nothing was destroyed: {refusal_text(self._policy, view)}")
+            refusal = f"refused, and nothing was destroyed: {refusal_text(self._policy, view)}"
+            raise Refused(" ".join([refusal, *_ways_out(self._policy, live)]))
         return view
 
     def carry_out(
@@ -154,10 +156,38 @@ class _Shredding:
                     Requests(self._home, self._policy).approve(view.row.id, self._person, confirmed=confirmed)
                 execution = execute(self._home, self._policy, view.row.id, advance)
                 if execution.refusal is not None:
-                    raise Refused(f"request {view.row.id.hex()} was not carried out: {execution.refusal}")
+                    raise Refused(_stopped_text(execution))
                 outcomes += execution.outcomes
             outcomes += destroyer.finish_keys([(item.row.id, item.record_tag) for item in rest], advance)
         return outcomes
+
+
+def _ways_out(policy: Policy, items: Sequence[PlanItem]) -> Iterator[str]:
+    """Say of each category that a customer decides nothing over, how its data do go."""
+    from shredder.policy import Requester
+
+    for kind in sorted({item.row.kind for item in items}):
+        early = policy.categories[kind].early
+        if not early:
+            yield f"Nobody can ask for {kind} scopes before they are due: `keyvault sweep` destroys them then."
+        elif Requester.CUSTOMER not in early:
+            senders = " or ".join(sorted(f"`--from {requester}`" for requester in early))
+            yield (
+                f"`shred` asks for a customer; for {kind} scopes run "
+                f"`keyvault request submit --ticket T --kind anonymize --scope NAME` with {senders}, and `keyvault request approve`."
+            )
+
+
+def _stopped_text(execution: Execution) -> str:
+    """Say why a request was not carried out, or not to its end, and what went before that."""
+    what = f"request {execution.request.hex()} is {execution.state} ({execution.refusal})"
+    if not execution.outcomes:
+        return f"{what}, and nothing was destroyed: see `keyvault request show`"
+    gone = sum(outcome.error is None for outcome in execution.outcomes)
+    return (
+        f"{what} since facts came in while it was carried out: {gone} of {len(execution.outcomes)} were destroyed before that; "
+        "see `keyvault request show`"
+    )
 
 
 def _submission(

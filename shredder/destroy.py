@@ -345,7 +345,8 @@ def _settled(key: Key, held: ScopeRow | RecordRow | None) -> Outcome:
     if held is not None and held.state is KeyState.DESTROYED:
         return Outcome(scope_id=scope, record_tag=tag, at=held.destroyed_at)
     what = f"a record of scope {scope.hex()}" if tag else f"scope {scope.hex()}"
-    state = "unknown" if held is None else str(held.state)
+    unmarked = KeyState.ACTIVE if tag else "unknown"
+    state = unmarked if held is None else held.state
     return Outcome(scope_id=scope, record_tag=tag, error=DestructionError(f"{what} is {state} and was not destroyed"))
 
 

@@ -5,8 +5,8 @@ Until a request is done it stays `approved`, and running it again destroys what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -25,9 +25,9 @@ from keyvault.store.scopes import ScopeRow
 from shredder.destroy import BATCH, DEFAULT_REASON, Destroyer
 from shredder.entitlement import Decision, Verdict
 from shredder.erase import Outcome
-from shredder.fence import LIVE, Cause
+from shredder.fence import LIVE, Cause, StillDue
 from shredder.policy import Policy, Requester, RequestKind
-from shredder.request_targets import Found, digest_of, find_again, find_left
+from shredder.request_targets import Found, digest_of, find_again, find_left, left_of, types_left
 from shredder.requests import APPROVAL_EXPIRED, LIST_CHANGED, RequestState
 
 Progress = Callable[[int], None]
@@ -35,7 +35,10 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Execution:
-    """What came of one request. `state`: where it stands now; `refusal`: why it was not carried out; `error`: what stopped it."""
+    """What came of one request. `state`: where it stands now; `refusal`: why it was not carried out; `error`: what stopped it.
+
+    With a refusal and `outcomes`, facts came in while it was carried out: what was not fenced by then was left alone.
+    """
 
     request: bytes
     state: RequestState
@@ -53,15 +56,64 @@ def execute(home: Home, policy: Policy, request_id: bytes, progress: Progress | 
     """
     row, items = home.database.read(partial(_load, request_id=request_id))
     if row is None or row.state != RequestState.APPROVED:
-        raise RequestError(f"request {request_id.hex()} is not approved: see `keyvault request show`")
+        standing = "unknown" if row is None else row.state
+        raise RequestError(
+            f"request {request_id.hex()} is {standing}, and nothing is to be carried out: see `keyvault request show`"
+        )
     stopped = _check_approval(home, policy, row, items) or _check_policy(home, policy, row, items)
     if stopped is not None:
         return stopped
-    outcomes = _destroy(home, items, _cause(row, policy), progress)
+    gate = _Gate(policy=policy, row=row, types=types_left(home, policy, row, items))
+    outcomes = _destroy(home, items, _cause(row, policy), gate, progress)
     if any(outcome.error is not None for outcome in outcomes):
-        return Execution(request=row.id, state=RequestState.APPROVED, outcomes=outcomes)
+        return _unfinished(home, policy, row, items, outcomes)
     home.database.write(partial(_move, home=home, row=row, state=RequestState.DONE))
     return Execution(request=row.id, state=RequestState.DONE, outcomes=outcomes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Gate:
+    """Asked in the transaction of each fence whether the approval and the facts still say so; else the whole group stays.
+
+    The request and the accounts' facts stay as they are until that transaction ends. An account without facts is active, which lets
+    nothing go that facts could save. `types` are those of the scopes, by id.
+    """
+
+    policy: Policy
+    row: RequestRow
+    types: Mapping[bytes, str]
+
+    def scopes(self, connection: Connection, ids: Collection[bytes]) -> Collection[bytes]:
+        """Answer for whole scopes."""
+        return ids if self._open(connection, [(scope, b"") for scope in ids]) else ()
+
+    def records_of(self, scope_id: bytes) -> StillDue:
+        """Return what answers for records of a scope."""
+
+        def records(connection: Connection, tags: Collection[bytes]) -> Collection[bytes]:
+            return tags if self._open(connection, [(scope_id, tag) for tag in tags]) else ()
+
+        return records
+
+    def _open(self, connection: Connection, keys: Sequence[ItemKey]) -> bool:
+        current = request_store.by_id(connection, self.row.id, lock=True)
+        if current is None or (current.state, current.digest) != (self.row.state, self.row.digest):
+            return False
+        found = left_of(connection, policy=self.policy, request=self.row, items=keys, types=self.types, keep=True)
+        return _verdict(self.policy, self.row, found).decision is Decision.CARRY_OUT
+
+
+def _unfinished(
+    home: Home, policy: Policy, row: RequestRow, items: Sequence[ItemKey], outcomes: Sequence[Outcome]
+) -> Execution:
+    """Say where a request stands of which something is left: by its facts it may be over, or wait; else it stays approved."""
+    current = home.database.read(lambda connection: request_store.by_id(connection, row.id)) or row
+    if current.state != row.state:
+        return Execution(request=row.id, state=RequestState(current.state), outcomes=outcomes, refusal=current.refusal)
+    stopped = _check_policy(home, policy, row, items)
+    if stopped is None:
+        return Execution(request=row.id, state=RequestState.APPROVED, outcomes=outcomes)
+    return replace(stopped, outcomes=outcomes)
 
 
 def execute_approved(home: Home, policy: Policy, progress: Progress | None = None) -> list[Execution]:
@@ -136,12 +188,19 @@ def _check_policy(home: Home, policy: Policy, row: RequestRow, items: Sequence[I
     verdict = _verdict(policy, row, found)
     if verdict.decision is Decision.REFUSE:
         return _refuse(home, policy, row, verdict, found)
-    if verdict.decision is Decision.WAIT:
-        home.database.write(
-            partial(_move, home=home, row=row, state=RequestState.AWAITING_BILLING, refusal=str(verdict.reason))
-        )
-        return Execution(request=row.id, state=RequestState.AWAITING_BILLING, refusal=str(verdict.reason))
-    return None
+    return _wait(home, policy, row, verdict) if verdict.decision is Decision.WAIT else None
+
+
+def _wait(home: Home, policy: Policy, row: RequestRow, verdict: Verdict) -> Execution:
+    """Let an approved request wait for billing; its approval stays."""
+    state, reason = RequestState.AWAITING_BILLING, str(verdict.reason)
+
+    def work(connection: Connection) -> None:
+        if _move(connection, home=home, row=row, state=state, refusal=reason):
+            _tell(connection, home=home, policy=policy, row=row, reason=reason)
+
+    home.database.write(work)
+    return Execution(request=row.id, state=state, refusal=reason)
 
 
 def _void(
@@ -150,9 +209,11 @@ def _void(
     def work(connection: Connection) -> None:
         columns: dict[str, Any] = {"approved_by": None, "approved_at": None}
         if found is not None:
-            request_store.put_items(connection, row.id, found.items)
             columns["digest"] = digest_of(row.id, row.kind, found.items)
-        _move(connection, home=home, row=row, state=state, refusal=reason, **columns)
+        if not _move(connection, home=home, row=row, state=state, refusal=reason, **columns):
+            return
+        if found is not None:
+            request_store.put_items(connection, row.id, found.items)
         _tell(connection, home=home, policy=policy, row=row, reason=reason)
 
     home.database.write(work)
@@ -163,8 +224,8 @@ def _refuse(home: Home, policy: Policy, row: RequestRow, verdict: Verdict, found
     reason = str(verdict.reason)
 
     def work(connection: Connection) -> None:
-        _move(connection, home=home, row=row, state=RequestState.REFUSED, refusal=reason)
-        _tell(connection, home=home, policy=policy, row=row, reason=reason, destroyed_by=found.destroyed_by)
+        if _move(connection, home=home, row=row, state=RequestState.REFUSED, refusal=reason):
+            _tell(connection, home=home, policy=policy, row=row, reason=reason, destroyed_by=found.destroyed_by)
 
     home.database.write(work)
     return Execution(request=row.id, state=RequestState.REFUSED, refusal=reason)
@@ -178,14 +239,17 @@ def _move(
     state: RequestState,
     refusal: str | None = None,
     **columns: Any,
-) -> None:
-    """Change a request's state, unless another run, or a person, was faster."""
+) -> bool:
+    """Change a request's state; return False where another run has done so. Raises `RequestError` when it was changed otherwise."""
     current = request_store.by_id(connection, row.id, lock=True)
     if current is None or current.state not in {row.state, state}:
         raise RequestError(f"request {row.id.hex()} was changed meanwhile by somebody else: look at it again")
+    if current.state != row.state:
+        return False
     over = state in {RequestState.DONE, RequestState.REFUSED}
     ended = home.clock.now() if over else None
     request_store.change(connection, row.id, state=str(state), refusal=refusal, ended_at=ended, **columns)
+    return True
 
 
 def _tell(
@@ -220,25 +284,33 @@ def _cause(row: RequestRow, policy: Policy) -> Cause:
     )
 
 
-def _destroy(home: Home, items: Sequence[ItemKey], cause: Cause, progress: Progress | None) -> list[Outcome]:
+def _destroy(
+    home: Home, items: Sequence[ItemKey], cause: Cause, gate: _Gate, progress: Progress | None
+) -> list[Outcome]:
     destroyer = Destroyer(home)
     outcomes: list[Outcome] = []
     whole = [scope for scope, tag in items if not tag]
     for group in chunks(whole, BATCH):
         rows = home.database.read(partial(scope_store.by_id, ids=group))
-        outcomes += destroyer.destroy_rows(list(rows.values()), cause, progress)
+        outcomes += destroyer.destroy_rows(list(rows.values()), cause, progress, gate.scopes)
     for scope in dict.fromkeys(scope for scope, tag in items if tag):
         tags = [tag for of, tag in items if of == scope and tag]
         row = home.database.read(partial(scope_store.by_id, ids=[scope]))[scope]
-        outcomes += _destroy_records(destroyer, row, tags, cause, progress)
+        outcomes += _destroy_records(destroyer, row, tags, cause, gate=gate, progress=progress)
     return outcomes
 
 
 def _destroy_records(
-    destroyer: Destroyer, row: ScopeRow, tags: Sequence[bytes], cause: Cause, progress: Progress | None
+    destroyer: Destroyer,
+    row: ScopeRow,
+    tags: Sequence[bytes],
+    cause: Cause,
+    *,
+    gate: _Gate,
+    progress: Progress | None,
 ) -> list[Outcome]:
     """Destroy records; where their whole month was destroyed meanwhile, they are gone with it."""
     if row.state in LIVE:
-        return destroyer.destroy_tags(row, tags, cause, progress)
+        return destroyer.destroy_tags(row, tags, cause, progress, gate.records_of(row.id))
     (outcome,) = destroyer.destroy_rows([row], cause, progress)
     return [Outcome(scope_id=row.id, record_tag=tag, at=outcome.at, error=outcome.error) for tag in tags]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy.engine import Connection
 
@@ -120,12 +121,34 @@ def find_again(home: Home, policy: Policy, request: RequestRow, items: Sequence[
 
 def find_left(home: Home, policy: Policy, request: RequestRow, items: Sequence[ItemKey]) -> Found:
     """Read what is left to do of an approved list; what is gone, or going, is not judged again."""
-    rows = _rows_of(home, items)
-    marks = home.database.read(lambda connection: fenced_records.by_key(connection, [key for key in items if key[1]]))
+    types = types_left(home, policy, request, items)
+    return home.database.read(partial(left_of, policy=policy, request=request, items=items, types=types))
+
+
+def types_left(home: Home, policy: Policy, request: RequestRow, items: Sequence[ItemKey]) -> dict[bytes, str]:
+    """Read the types of what an approved list names, by scope id, where they matter. They never change."""
+    if request.account is not None:
+        return {}
+    return _types(home, policy, [row for row in _rows_of(home, items) if row.state in LIVE])
+
+
+def left_of(
+    connection: Connection,
+    *,
+    policy: Policy,
+    request: RequestRow,
+    items: Sequence[ItemKey],
+    types: Mapping[bytes, str],
+    keep: bool = False,
+) -> Found:
+    """As `find_left`, within a transaction; `keep` lets nobody change the facts about these accounts until it ends."""
+    rows = list(scope_store.by_id(connection, {scope for scope, _ in items}).values())
+    context = _context_of(connection, rows, items, keep=keep)
     gone = {row.id for row in rows if row.state in GOING}
+    marks = context.marks
     left = [key for key in items if key[0] not in gone and (key not in marks or marks[key].state not in GOING)]
     target = Target.SCOPE if request.account is None else Target.ACCOUNT
-    return _found(home, policy, rows, left, target=target)
+    return _assembled(policy, rows, left, context, types=types, target=target)
 
 
 def find_account(home: Home, policy: Policy, account: bytes, request: RequestKind) -> Found:
@@ -150,6 +173,24 @@ def _rows_of(home: Home, items: Sequence[ItemKey]) -> list[ScopeRow]:
     return list(home.database.read(lambda connection: scope_store.by_id(connection, wanted)).values())
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Context:
+    """What the policy must know beside the scopes: their accounts, and the marks of single records."""
+
+    accounts: Mapping[bytes, SubjectRow]
+    marks: Mapping[ItemKey, RecordRow]
+
+
+def _context_of(
+    connection: Connection, rows: Sequence[ScopeRow], items: Sequence[ItemKey], *, keep: bool = False
+) -> _Context:
+    owners = {row.account for row in rows if row.account is not None and row.kind in ACCOUNT_KINDS}
+    return _Context(
+        accounts=subjects.by_id(connection, owners, keep=keep),
+        marks=fenced_records.by_key(connection, [key for key in items if key[1]]),
+    )
+
+
 def _found(
     home: Home,
     policy: Policy,
@@ -160,28 +201,37 @@ def _found(
     types: Mapping[bytes, str] | None = None,
     target: Target = Target.SCOPE,
 ) -> Found:
-    by_id = {row.id: row for row in rows}
-    owners = {row.account for row in rows if row.account is not None and row.kind in ACCOUNT_KINDS}
-
-    def read(connection: Connection) -> tuple[Mapping[bytes, SubjectRow], Mapping[ItemKey, RecordRow]]:
-        marks = fenced_records.by_key(connection, [key for key in items if key[1]])
-        return subjects.by_id(connection, owners), marks
-
-    accounts, marks = home.database.read(read)
+    context = home.database.read(partial(_context_of, rows=rows, items=items))
     if types is None:
-        types = {} if target is Target.ACCOUNT else _types(home, policy, [by_id[scope] for scope, _ in items])
+        named = {scope for scope, _ in items}
+        types = {} if target is Target.ACCOUNT else _types(home, policy, [row for row in rows if row.id in named])
+    return _assembled(policy, rows, items, context, missing=missing, types=types, target=target)
+
+
+def _assembled(
+    policy: Policy,
+    rows: Sequence[ScopeRow],
+    items: Sequence[ItemKey],
+    context: _Context,
+    *,
+    types: Mapping[bytes, str],
+    target: Target,
+    missing: Sequence[ScopeKind] = (),
+) -> Found:
+    by_id = {row.id: row for row in rows}
     situations = [(kind, Situation(standing=Standing.UNKNOWN)) for kind in missing]
     for key in sorted(items):
         row = by_id[key[0]]
+        account = context.accounts.get(row.account or b"")
         situation = Situation(
-            standing=_standing(row, marks.get(key)),
+            standing=_standing(row, context.marks.get(key)),
             target=Target.RECORDS if key[1] else target,
-            account=_status(accounts.get(row.account or b"")),
-            billed=_billed(row, accounts.get(row.account or b""), target),
+            account=_status(account),
+            billed=_billed(row, account, target),
             early_type=types.get(row.id) in (policy.categories[row.kind].early_types or ()),
         )
         situations.append((row.kind, situation))
-    every: list[ScopeRow | RecordRow] = [*rows, *marks.values()]
+    every: list[ScopeRow | RecordRow] = [*rows, *context.marks.values()]
     return Found(
         items=tuple(sorted(items)),
         rows=by_id,

@@ -35,12 +35,19 @@ class SubjectRow:
     settled: bool = False
 
 
-def by_id(connection: Connection, ids: Iterable[bytes], *, lock: bool = False) -> dict[bytes, SubjectRow]:
-    """Return the rows of these ids; one without facts has none. `lock` holds them until the transaction ends."""
+def by_id(
+    connection: Connection, ids: Iterable[bytes], *, lock: bool = False, keep: bool = False
+) -> dict[bytes, SubjectRow]:
+    """Return the rows of these ids; one without facts has none.
+
+    Until the transaction ends, `lock` holds them for a change, and `keep` lets nobody change them.
+    """
     found: dict[bytes, SubjectRow] = {}
     for condition in conditions(connection, subjects.c.id, ids):
         query = sa.select(subjects).where(condition).order_by(subjects.c.id)
-        for row in connection.execute(query.with_for_update() if lock else query):
+        if lock or keep:
+            query = query.with_for_update(read=not lock)
+        for row in connection.execute(query):
             found[row.id] = _value(row)
     return found
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from keyvault import persons
+from keyvault.persons import Person
 from keyvault.results import values_of
+from keyvault.settings import load_settings
 from tests.cli.conftest import Command
 from tests.homes import TestHome
 
@@ -90,6 +93,105 @@ def test_shred_obeys_the_policy_and_leaves_a_request(keyvault: Command) -> None:
         if found["id"] == done.json["request"]
     ]
     assert (entry["state"], entry["kind"], entry["from"]) == ("done", "anonymize", "customer")
+
+
+@pytest.mark.parametrize("approvals", [1, 2])
+def test_shred_says_how_what_no_customer_decides_over_goes(
+    tmp_path: Path, command: Callable[[Path], Command], approvals: int
+) -> None:
+    home, keyvault = home_with(tmp_path, command, approvals)
+    with home.vault() as vault:
+        values_of(vault.ensure_scopes(["marketing/contact-1", "user/u-1", ANN]))
+    refused = keyvault("shred", "marketing/contact-1", "--ticket", "T-1", "--yes").err.splitlines()[-1]
+    assert "not-entitled" in refused
+    assert "keyvault request submit --ticket T --kind anonymize --scope NAME` with `--from individual`" in refused
+    late = keyvault("shred", "user/u-1", "--ticket", "T-2", "--yes").err.splitlines()[-1]
+    assert ("retention-required" in late, "`keyvault sweep` destroys them then" in late) == (True, True)
+    both = keyvault("shred", ANN, "user/u-1", "--ticket", "T-3", "--yes").err.splitlines()[-1]
+    assert ("for user scopes" in both, "for consumer scopes" in both, ANN in both) == (True, False, False)
+    assert states(keyvault)["active"] == 3
+    way = ["request", "submit", "--ticket", "T-4", "--kind", "anonymize", "--scope", "marketing/contact-1"]
+    assert keyvault(*way, "--from", "individual", "--json").json["state"] == "awaiting-approval"
+
+
+def home_with(folder: Path, command: Callable[[Path], Command], approvals: int) -> tuple[TestHome, Command]:
+    """Make a home by `init` that requires so many approvals."""
+    path = folder / f"home-{approvals}"
+    keyvault = command(path)
+    made = keyvault("init", "--approvals", str(approvals), "--engine-dir", folder / f"engine-{approvals}")
+    assert made.code == 0, made.err
+    return TestHome(path=path, store_url=load_settings(path).store), keyvault
+
+
+# --- how many people --------------------------------------------------------------------------------------------------
+
+
+def test_a_home_of_one_approval_lets_one_person_do_it_all(tmp_path: Path, command: Callable[[Path], Command]) -> None:
+    home, keyvault = home_with(tmp_path, command, 1)
+    with home.vault() as vault:
+        values_of(vault.ensure_scopes([ANN]))
+    done = keyvault("shred", ANN, "--ticket", "T", "--yes", "--json")
+    assert (done.code, done.json["approvals"], done.json["scopes"][0]["outcome"]) == (0, 1, "destroyed")
+
+
+def test_a_home_of_two_approvals_takes_a_second_person(tmp_path: Path, command: Callable[[Path], Command]) -> None:
+    home, keyvault = home_with(tmp_path, command, 2)
+    with home.vault() as vault:
+        values_of(vault.ensure_scopes([ANN]))
+    waits = keyvault("shred", ANN, "--ticket", "T", "--yes", "--json")
+    assert (waits.code, waits.json["approvals"], waits.json["state"]) == (1, 2, "awaiting-approval")
+    alone = keyvault("request", "approve", waits.json["request"], "--yes", "--json")
+    assert (alone.code, alone.json["error"]["type"]) == (1, "SamePersonError")
+    assert states(keyvault)["active"] == 1
+    again = keyvault("init", "--approvals", "1")
+    assert (again.code, load_settings(home.path).approvals) == (1, 2), "a settled home is not loosened by `init`"
+    assert "approvals" in again.err
+
+
+def test_break_glass_destroys_at_once_and_owes_a_second_persons_signature(
+    tmp_path: Path, command: Callable[[Path], Command], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, keyvault = home_with(tmp_path, command, 2)
+    with home.vault() as vault:
+        values_of(vault.ensure_scopes([ANN, BOB]))
+    done = keyvault("shred", ANN, "--ticket", "T", "--yes", "--break-glass", "--json")
+    assert (done.code, done.json["scopes"][0]["outcome"]) == (0, "destroyed")
+    request = done.json["request"]
+    assert request in keyvault("destroy", "status").out
+    assert "OWED" in keyvault("request", "show", request).out
+    own = keyvault("request", "approve", request, "--yes", "--json")
+    assert (own.code, own.json["error"]["type"]) == (1, "SamePersonError")
+    monkeypatch.setattr(persons, "system_user", lambda _uid: Person(identity="grace", display="Grace"))
+    signed = keyvault("request", "approve", request, "--yes", "--json")
+    assert (signed.code, signed.json["state"], signed.json["owes_approval"]) == (0, "done", False)
+    assert keyvault("destroy", "status", "--json").json["approvals_owed"] == []
+    assert states(keyvault) == {"active": 1, "suspended": 0, "deactivated": 0, "destroyed": 1}
+
+
+def test_break_glass_obeys_the_policy_all_the_same(keyvault: Command) -> None:
+    refused = keyvault("shred", SETTINGS, "--ticket", "T", "--yes", "--break-glass")
+    assert (refused.code, "active-account" in refused.err) == (1, True)
+    assert keyvault("destroy", "status", "--json").json["approvals_owed"] == []
+    assert states(keyvault)["active"] == 3
+
+
+@pytest.mark.parametrize("count", ["0", "3", "-1", "two"])
+def test_approvals_are_one_or_two(tmp_path: Path, command: Callable[[Path], Command], count: str) -> None:
+    assert command(tmp_path / "other")("init", "--approvals", count).code == 2
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(("engine", "expected"), [("embedded", 1), ("vault", 2)])
+def test_settings_from_before_there_were_approvals_mean_the_engines_number(
+    small: TestHome, engine: str, expected: int
+) -> None:
+    path = small.path / "keyvault.toml"
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("approvals")]
+    assert len(lines) < len(path.read_text().splitlines()), "new homes write it down"
+    vault = '\n[vault]\naddr = "https://vault.example.com:8200"\n' if engine == "vault" else ""
+    text = "\n".join(lines).replace('engine = "embedded"', f'engine = "{engine}"') + "\n" + vault
+    path.write_text(text)
+    assert load_settings(small.path).approvals == expected
 
 
 def test_a_table_has_an_outcome_for_each_row(keyvault: Command, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from keyvault import KeyVault
 from keyvault.errors import (
     AccountInactiveError,
     ConfirmationNeededError,
+    DestructionError,
     DestructionPausedError,
     InvalidInputError,
     ListChangedError,
@@ -69,15 +70,17 @@ class Desk:
     def state(self, name: str) -> KeyState:
         return values_of(KeyVault(self.home).describe([name]))[0].state
 
-    def account(self, status: str, *, account: str = "acct-001", billed: bool = False) -> None:
-        ended = None if status == "active" else NOW - timedelta(days=3)
-        row = SubjectRow(
+    def subject(self, status: str, *, account: str = "acct-001", billed: bool = False) -> SubjectRow:
+        return SubjectRow(
             id=self.home.keys.pseudonym_of("account", account),
             kind="account",
             status=status,
-            suspend_at=ended,
+            suspend_at=None if status == "active" else NOW - timedelta(days=3),
             billed_through=NOW - timedelta(days=2) if billed else None,
         )
+
+    def account(self, status: str, *, account: str = "acct-001", billed: bool = False) -> None:
+        row = self.subject(status, account=account, billed=billed)
         self.home.database.write(lambda connection: subjects.put(connection, [row]))
 
     def events(self, kind: str) -> list[dict[str, Any]]:
@@ -278,6 +281,91 @@ def test_reactivation_stops_what_was_approved(desk: Desk) -> None:
     desk.account("active")
     done = execute(desk.home, POLICY, view.row.id)
     assert (done.state, done.refusal, desk.state(ANN)) == (RequestState.REFUSED, "active-account", KeyState.ACTIVE)
+
+
+def slip_in(monkeypatch: pytest.MonkeyPatch, method: str, change: Callable[[], object]) -> None:
+    """Let something happen once between the last check of a request and its fence."""
+    original = getattr(Destroyer, method)
+
+    def late(self: Destroyer, *args: Any) -> Any:
+        monkeypatch.undo()
+        change()
+        return original(self, *args)
+
+    monkeypatch.setattr(Destroyer, method, late)
+
+
+def test_a_reactivation_right_before_the_fence_saves_the_account(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.make(ANN, MONTH)
+    desk.account("closed", billed=True)
+    view = desk.submit(account="acct-001", kind="delete")
+    desk.approve(view)
+    slip_in(monkeypatch, "destroy_rows", lambda: desk.account("active"))
+    (stopped,) = execute_approved(desk.home, POLICY)
+    assert (stopped.state, stopped.refusal) == (RequestState.REFUSED, "active-account")
+    assert [type(outcome.error) for outcome in stopped.outcomes] == [DestructionError] * 2
+    assert [desk.state(name) for name in (ANN, MONTH)] == [KeyState.ACTIVE] * 2
+    assert [event["reason"] for event in desk.events("request.refused")] == ["active-account"]
+    assert desk.events("destroy.fenced") == []
+    assert desk.requests.show(view.row.id).row.ended_at is not None
+    assert execute_approved(desk.home, POLICY) == [], "it is over"
+
+
+@in_dedicated_custody
+def test_an_end_that_needs_billing_right_before_the_fence_lets_it_wait(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.make(ANN)
+    desk.account("closed", billed=True)
+    view = desk.submit(account="acct-001", kind="delete")
+    desk.approve(view)
+    slip_in(monkeypatch, "destroy_rows", lambda: desk.account("closed"))
+    (waits,) = execute_approved(desk.home, POLICY)
+    assert (waits.state, waits.refusal, desk.state(ANN)) == (
+        RequestState.AWAITING_BILLING,
+        "awaiting-billing",
+        KeyState.ACTIVE,
+    )
+    assert [event["reason"] for event in desk.events("request.refused")] == ["awaiting-billing"]
+    desk.account("closed", billed=True)
+    (done,) = execute_approved(desk.home, POLICY)
+    assert (done.state, desk.state(ANN)) == (RequestState.DONE, KeyState.DESTROYED)
+
+
+@in_ring_custody
+def test_facts_right_before_the_fence_save_records(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.make(MONTH)
+    desk.account("active", billed=True)
+    with_end = replace(desk.subject("active"), billed_through=NOW + timedelta(days=40))
+    desk.home.database.write(lambda connection: subjects.put(connection, [with_end]))
+    view = desk.submit(MONTH, kind="delete", records=("r-1",))
+    assert view.state is RequestState.AWAITING_APPROVAL
+    desk.approve(view)
+    slip_in(monkeypatch, "destroy_tags", lambda: desk.account("active"))
+    (waits,) = execute_approved(desk.home, POLICY)
+    assert (waits.state, len(waits.outcomes)) == (RequestState.AWAITING_BILLING, 1)
+    assert "is active and was not destroyed" in str(waits.outcomes[0].error)
+    assert desk.events("destroy.fenced") == []
+
+
+@in_dedicated_custody
+def test_an_approval_that_another_run_voids_right_before_the_fence_destroys_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.make(ANN)
+    desk.account("lapsed", billed=True)
+    view = desk.submit(account="acct-001", kind="delete")
+    desk.approve(view)
+
+    def another_run() -> None:
+        desk.make(BOB)
+        assert execute(desk.home, POLICY, view.row.id).refusal == "list-changed"
+
+    slip_in(monkeypatch, "destroy_rows", another_run)
+    stopped = execute(desk.home, POLICY, view.row.id)
+    assert (stopped.state, stopped.refusal) == (RequestState.AWAITING_APPROVAL, "list-changed")
+    assert [desk.state(name) for name in (ANN, BOB)] == [KeyState.ACTIVE] * 2
+    assert len(desk.events("request.refused")) == 1
 
 
 @in_dedicated_custody
