@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,9 +26,10 @@ from keyvault.errors import (
 from keyvault.home import Home
 from keyvault.persons import Person
 from keyvault.results import values_of
-from keyvault.states import KeyState
+from keyvault.states import KeyState, SuspendedBy
 from keyvault.store import outbox, subjects
 from keyvault.store import requests as request_store
+from keyvault.store import scopes as scope_store
 from keyvault.store.subjects import SubjectRow
 from keyvault.testing import ManualClock
 from shredder.destroy import Destroyer
@@ -312,6 +314,29 @@ def test_a_reactivation_right_before_the_fence_saves_the_account(desk: Desk, mon
 
 
 @in_dedicated_custody
+def test_a_reactivation_after_the_question_waits_for_the_fence(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.make(ANN)
+    desk.account("closed", billed=True)
+    view = desk.submit(account="acct-001", kind="delete")
+    desk.approve(view)
+    original = scope_store.fence
+    late: list[Future[None]] = []
+
+    def fence(*args: Any) -> Any:
+        late.append(pool.submit(desk.account, "active"))
+        with pytest.raises(TimeoutError):
+            late[0].result(timeout=0.5)
+        return original(*args)
+
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(scope_store, "fence", fence)
+        assert execute(desk.home, POLICY, view.row.id).state is RequestState.DONE
+        assert late[0].result(timeout=30) is None
+    (fenced,) = desk.events("destroy.fenced")
+    assert (len(fenced["scopes"]), desk.state(ANN)) == (1, KeyState.DESTROYED)
+
+
+@in_dedicated_custody
 def test_an_end_that_needs_billing_right_before_the_fence_lets_it_wait(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -480,9 +505,6 @@ def test_records_come_back_too(desk: Desk) -> None:
 
 @in_dedicated_custody
 def test_what_facts_suspended_is_not_resumed_by_hand(desk: Desk) -> None:
-    from keyvault.states import SuspendedBy
-    from keyvault.store import scopes as scope_store
-
     desk.make(ANN)
     (info,) = values_of(KeyVault(desk.home).describe([ANN]))
     desk.home.database.write(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from itertools import count
 
 from keyvault.home import Home
@@ -19,7 +20,8 @@ from shredder.request_execution import execute, execute_approved
 from shredder.requests import Requests, RequestState
 from shredder.submission import Submission
 from tests.faults.killing import survives
-from tests.homes import TestHome, in_dedicated_custody
+from tests.homes import TestHome, in_dedicated_custody, in_ring_custody
+from tests.ring_homes import MONTH, Ledger, assert_open
 
 POLICY = load_policy(None)
 ADA, GRACE = Person(identity="ada", display="Ada"), Person(identity="grace", display="Grace")
@@ -83,6 +85,72 @@ def assert_once(home: TestHome) -> None:
         assert set(Counter(event["request"] for event in events if event["type"] == kind).values()) == {1}
     fenced = [event for event in events if event["type"] == "destroy.fenced"]
     assert {event["approvals"] for event in fenced} == {2}
-    assert set(Counter(scope for event in fenced for scope in event["scopes"]).values()) == {1}
+    whole = [event for event in fenced if not event["records"]]
+    assert set(Counter(scope for event in whole for scope in event["scopes"]).values()) == {1}
+    singles = Counter((event["scopes"][0], tag) for event in fenced for tag in event["records"])
+    assert set(singles.values()) <= {1}
     gone = Counter(scope for event in events if event["type"] == "key.destroyed" for scope in event["scopes"])
     assert set(gone.values()) == {1}
+
+
+# --- requests that name the same, in rings ----------------------------------------------------------------------------
+
+FIRST_STRIDE = 9
+
+
+def widening() -> Iterator[int]:
+    """Give steps that lie further and further apart: each costs a home's worth of rings, and a server has many."""
+    step = 1
+    while True:
+        yield step
+        step += FIRST_STRIDE + step // 3
+
+
+def overlapping(step: int) -> list[Submission]:
+    """Two requests that share a scope, and two about an account-month: a record of it, and the whole."""
+    account = f"acct-{step}"
+    month, people = f"communications/{account}/{MONTH}", [f"consumer/{account}/{number}" for number in range(3)]
+    named = [(people[0], people[1]), (people[1], people[2]), (month,), (month,)]
+    return [
+        Submission(
+            ticket=f"T-{step}-{number}",
+            requester=Requester.CUSTOMER,
+            kind=RequestKind.ANONYMIZE,
+            scopes=scopes,
+            records=("r-1",) if number == 2 else (),
+        )
+        for number, scopes in enumerate(named)
+    ]
+
+
+def run_overlapping(home: Home, step: int) -> None:
+    """Approve all of them, and then carry them out, or whatever of it an earlier run has left to do."""
+    requests = Requests(home, POLICY)
+    views = [requests.submit(asked, ADA) for asked in overlapping(step)]
+    for view in views:
+        if view.state is RequestState.AWAITING_APPROVAL:
+            requests.approve(view.row.id, GRACE)
+    assert [done for done in execute_approved(home, POLICY) if done.state is not RequestState.DONE] == []
+
+
+@in_ring_custody
+def test_overlapping_requests_killed_in_rings(home: TestHome) -> None:
+    ledger = Ledger(home=home)
+    for step in widening():
+        assert step < 10 * MOST_STEPS
+        asked = overlapping(step)
+        gone = sorted({scope for request in asked for scope in request.scopes})
+        kept = [f"consumer/acct-{step}/kept", f"communications/acct-{step}-kept/{MONTH}"]
+        ledger.create(*gone, *kept, records=("r-1",))
+        finished = survives(home, "shredder", lambda opened, step=step: run_overlapping(opened, step), step)  # type: ignore[misc]
+        with home.opened() as opened:
+            run_overlapping(opened, step)
+        with home.vault() as vault:
+            after = [info.state for info in values_of(vault.describe([*gone, *kept]))]
+        assert after == [KeyState.DESTROYED] * len(gone) + [KeyState.ACTIVE] * len(kept)
+        ledger.gone |= {(scope, None) for scope in gone}
+        if finished:
+            break
+    assert step > 3 * FIRST_STRIDE, "the steps were not counted"
+    assert_open(home, ledger.left)
+    assert_once(home)
