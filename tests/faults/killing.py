@@ -16,6 +16,8 @@ from keyvault.testing import FaultyDatabase, faulty_engine
 from tests.homes import TestHome
 
 FINISHED = 0
+PATIENCE_SECONDS = 180
+"""After that the process is stuck, and ends by another signal than the one that is expected of it."""
 
 
 class Countdown:
@@ -50,6 +52,7 @@ def survives(home: TestHome, role: str, action: Callable[[Home], object], fatal:
 
 def _run(home: TestHome, role: str, action: Callable[[Home], object], hook: Countdown) -> None:
     code = 1
+    signal.alarm(PATIENCE_SECONDS)
     try:
         settings = load_settings(home.path)
         engine = open_engine(home.path, settings, role=role)
