@@ -175,7 +175,7 @@ def _mark(
     if still_due is not None:
         ids = still_due(connection, ids)
     destructions.insert(connection, destruction)
-    places = scope_store.fence(connection, [row.id for row in group], destruction.id)
+    places = scope_store.fence(connection, ids, destruction.id)
     if not places:
         destructions.remove(connection, destruction.id)
         return {}
