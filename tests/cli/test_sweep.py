@@ -135,6 +135,8 @@ def test_notices_that_cannot_be_given_are_exit_code_1(keyvault: Command, home: T
     result = keyvault("sweep", "--json")
     assert (result.code, result.json["destroyed"], result.json["notices"]["left"]) == (1, 2, 1)
     assert "1 notices of destructions are not given yet" in result.err
+    assert keyvault("destroy", "status", "--json").json["notices"] == 1
+    assert "notices       1" in keyvault("destroy", "status").out.splitlines()
     configure(home, file=str(tmp_path / "notices.jsonl"))
     assert keyvault("sweep", "--json").json["notices"] == {"given": 1, "left": 0, "error": None}
     assert keyvault("shred", MONTHS[0], "--ticket", "T-1", "--yes", "--json").code == 0
