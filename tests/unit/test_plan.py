@@ -18,16 +18,17 @@ MONTH_BEGINS = datetime(2026, 11, 1, tzinfo=UTC)
 def test_every_kind_has_its_rules() -> None:
     rules = due_rules(built_in(), AT)
     found = {(rule.reason, rule.subject, rule.closed, rule.deleted_after): (rule.kinds, rule.until) for rule in rules}
-    months, accounts = {ScopeKind.COMMUNICATIONS}, {ScopeKind.CONSUMER, ScopeKind.CUSTOMER}
+    months = frozenset({ScopeKind.COMMUNICATIONS})
+    accounts = frozenset({ScopeKind.CONSUMER, ScopeKind.CUSTOMER})
     assert found == {
         ("retention-period", None, None, None): (months, MONTH_BEGINS),
         ("account-closed", "account", True, None): (accounts, AT),
         ("account-closed", "account", True, MONTH_BEGINS): (months, AT),
         ("account-lapsed", "account", False, None): (accounts, AT),
         ("account-lapsed", "account", False, MONTH_BEGINS): (months, AT),
-        ("user-inactive", "user", None, None): ({ScopeKind.USER}, AT),
-        ("no-longer-valuable", "contact", None, None): ({ScopeKind.MARKETING}, AT),
-        ("class-period", "business", None, None): ({ScopeKind.BUSINESS}, AT),
+        ("user-inactive", "user", None, None): (frozenset({ScopeKind.USER}), AT),
+        ("no-longer-valuable", "contact", None, None): (frozenset({ScopeKind.MARKETING}), AT),
+        ("class-period", "business", None, None): (frozenset({ScopeKind.BUSINESS}), AT),
     }
     assert len(rules) == len(found)
     assert rules[0].subject is None
