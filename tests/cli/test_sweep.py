@@ -129,6 +129,17 @@ def test_what_fails_is_told_and_is_exit_code_1(keyvault: Command, monkeypatch: p
     assert (again.code, len(again.json["finished_earlier"])) == (0, 2)
 
 
+def test_a_problem_in_a_step_is_told_and_is_exit_code_1(
+    keyvault: Command, home: TestHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = "request 17 is not carried out: it waits"
+    monkeypatch.setattr("cli.sweep.STEPS", (lambda _home, _policy: [problem],))
+    close_account(home)
+    result = keyvault("sweep", "--json")
+    assert (result.code, result.json["destroyed"], result.json["problems"]) == (1, 2, [problem])
+    assert problem in result.err
+
+
 def test_notices_that_cannot_be_given_are_exit_code_1(keyvault: Command, home: TestHome, tmp_path: Path) -> None:
     configure(home, file=str(tmp_path))
     close_account(home)

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 import keyvault.home
+from cli.sweep import STEPS
 from keyvault.creation import ScopeCreator
 from keyvault.errors import (
     ClockAheadError,
@@ -27,6 +29,7 @@ from keyvault.errors import (
     Unavailable,
 )
 from keyvault.home import Home
+from keyvault.persons import Person
 from keyvault.results import values_of
 from keyvault.states import KeyState
 from keyvault.store import due, fenced_records, leases, outbox, rings, system
@@ -39,8 +42,10 @@ from shredder import sweep as sweep_module
 from shredder import sweep_lease, trusted_time
 from shredder.destroy import Destroyer
 from shredder.plan import PlanEntry
-from shredder.policy import Limits
+from shredder.policy import Limits, Requester, RequestKind
 from shredder.reporting import record_facts
+from shredder.requests import Requests, RequestState
+from shredder.submission import Submission
 from shredder.sweep import SweepReport, plan_sweep, sweep
 from tests.facts import report as reported
 from tests.homes import TestHome, in_dedicated_custody, in_ring_custody
@@ -289,6 +294,35 @@ def test_steps_come_before_the_plan(home: TestHome, clock: SimulatedManualClock)
 
         report = sweep(opened, POLICY, steps=[close])
         assert (report.problems, report.destroyed, report.complete) == (("request 17 waits",), 3, False)
+
+
+def test_a_sweep_suspends_what_facts_say_and_carries_out_requests(home: TestHome, clock: SimulatedManualClock) -> None:
+    third = "consumer/acct-3/kim"
+    create(home, MAY[0], *PEOPLE, OTHER_PERSON, third)
+    with home.opened() as plain:
+        opened = replace(plain, settings=replace(plain.settings, approvals=2))
+        requests = Requests(opened, POLICY)
+        report = partial(record_facts, opened, POLICY, after=timedelta(days=7))
+        report([reported("account.closed", START - timedelta(days=1), account="acct-1")])
+        report([reported("account.not-in-good-standing", START + timedelta(days=1), account="acct-3")])
+        asked = [
+            Submission(ticket="T-1", requester=Requester.CUSTOMER, kind=RequestKind.DELETE, account="acct-1"),
+            Submission(ticket="T-2", requester=Requester.CUSTOMER, kind=RequestKind.ANONYMIZE, scopes=(OTHER_PERSON,)),
+        ]
+        views = [requests.submit(each, Person(identity="ada", display="Ada")) for each in asked]
+        agreed = [requests.approve(view.row.id, Person(identity="grace", display="Grace")) for view in views]
+        assert [view.state for view in agreed] == [RequestState.AWAITING_BILLING, RequestState.APPROVED]
+        assert states(opened, [third]) == {third: KeyState.ACTIVE}
+        clock.advance(timedelta(days=1))
+        first = sweep(opened, POLICY, steps=STEPS)
+        assert (first.complete, first.plan.count) == (True, 0)
+        assert states(opened, [third, OTHER_PERSON]) == {third: KeyState.SUSPENDED, OTHER_PERSON: KeyState.DESTROYED}
+        assert live(opened, [MAY[0], *PEOPLE]) == {MAY[0], *PEOPLE}
+        through = (START - timedelta(days=1)).isoformat()
+        report([reported("usage.billed", clock.now(), account="acct-1", through=through)])
+        assert sweep(opened, POLICY, steps=STEPS).complete
+        assert live(opened, [MAY[0], *PEOPLE, third]) == {third}
+        assert [requests.show(view.row.id).state for view in views] == [RequestState.DONE] * 2
 
 
 # --- one at a time ------------------------------------------------------------------------------------------------------
