@@ -319,18 +319,19 @@ def _execute_requests(app: App, home: Home) -> list[dict[str, str | None]]:
 def status_(app: App) -> None:
     """Show which destructions are pending, and whether they are paused. Asks the database only."""
     from keyvault.states import KeyState
-    from keyvault.store import fenced_records, intents, system
+    from keyvault.store import fenced_records, intents, notices, system
     from keyvault.store import requests as request_store
     from keyvault.store import scopes as scope_store
 
     with app.database() as (_, database):
         owed = database.read(request_store.unsigned)
-        counts, records, rows, unused, paused = database.read(
+        counts, records, rows, unused, waiting, paused = database.read(
             lambda c: (
                 scope_store.count_by_state(c),
                 fenced_records.count_by_state(c),
                 scope_store.by_id(c, scope_store.awaiting_destruction(c, limit=100)).values(),
                 intents.count(c),
+                notices.count(c),
                 system.is_paused(c),
             )
         )
@@ -343,6 +344,7 @@ def status_(app: App) -> None:
             "pending": pending,
             "pending_records": pending_records,
             "unused_keys": unused,
+            "notices": waiting,
             "scopes": scopes,
             "approvals_owed": [_owed(row) for row in owed],
         }
@@ -351,6 +353,7 @@ def status_(app: App) -> None:
     app.say(f"pending       {pending}")
     app.say(f"  records     {pending_records}")
     app.say(f"unused keys   {unused}")
+    app.say(f"notices       {waiting}")
     for scope in scopes:
         app.say(f"  {scope['kind']} scope {scope['id']}, fenced at {scope['fenced_at'] or '(being fenced)'}")
     if pending > len(scopes):

@@ -19,11 +19,11 @@ from keyvault.clock import Clock
 from keyvault.concurrency import one_ahead
 from keyvault.custody.base import Custody, Identity, Placement
 from keyvault.errors import (
-    AlreadyDueError,
     KeyVaultError,
     RenewalRefusedError,
     ScopeDestroyedError,
     ScopeFencedError,
+    SubjectEndedError,
     Unavailable,
 )
 from keyvault.events import Event, EventTemplate, EventType, Value, b64, instant
@@ -115,7 +115,7 @@ class ScopeCreator:
         ended = self._database.read(lambda connection: subject_store.ended(connection, subjects.values(), now=now))
         for scope, subject in subjects.items():
             if subject in ended:
-                results[scope] = AlreadyDueError(
+                results[scope] = SubjectEndedError(
                     f"the {scope.subject[0]} of this {scope.kind.value} scope ({subject.hex()}) is closed or due, by facts that were "
                     "reported: nothing new may be put under it; if they are wrong, report what is right"
                 )
@@ -192,9 +192,13 @@ class ScopeCreator:
         return {drafts[scope_id].scope: drafts[scope_id].row for scope_id in won}
 
     def _insert(self, connection: Connection, drafts: _Drafts) -> set[bytes]:
+        # Facts may have ended a subject since it was looked up: what is refused here is told why at the next attempt.
+        subject_store.hold_unsettled(connection)
+        subjects = [draft.row.account for draft in drafts.values() if draft.row.account]
+        ended = subject_store.ended(connection, subjects, now=self._clock.now())
         bound = self._custody.bind(connection, [draft.placement for draft in drafts.values()])
         ready = [draft for draft in drafts.values() if draft.placement in bound]
-        won = scope_store.insert_new(connection, [draft.row for draft in ready])
+        won = scope_store.insert_new(connection, [draft.row for draft in ready if draft.row.account not in ended])
         outbox.append(connection, [draft.event for draft in ready if draft.row.id in won])
         self._custody.discard(connection, [draft.placement for draft in ready if draft.row.id not in won])
         return won

@@ -65,6 +65,10 @@ class AlreadyDueError(ScopeError):
     """The scope's retention period has ended; nothing new may be put under it."""
 
 
+class SubjectEndedError(AlreadyDueError):
+    """Facts ended what the scope belongs to: an account was closed, or a subject is due. The scope's own period may be running."""
+
+
 class NotYetOpenError(ScopeError):
     """The scope's period lies in the future."""
 

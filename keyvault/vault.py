@@ -76,7 +76,8 @@ class KeyVault:
         """Return each scope, created if it was not there; concurrent creators get the same one.
 
         `renew` gives a destroyed name a new generation, where the policy allows it. Errors an item: `InvalidScopeError`,
-        `AlreadyDueError`, `NotYetOpenError`, `ScopeFencedError`, `ScopeDestroyedError`, `RenewalRefusedError`.
+        `AlreadyDueError` (`SubjectEndedError` where facts say so), `NotYetOpenError`, `ScopeFencedError`, `ScopeDestroyedError`,
+        `RenewalRefusedError`.
         """
         parsed = [caught(Scope.parse, name) for name in names]
         found = self._creator.ensure([scope for scope in parsed if isinstance(scope, Scope)], renew=renew)

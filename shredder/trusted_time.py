@@ -44,9 +44,7 @@ def judge(
 
 def _references(home: Home, connection: Connection) -> tuple[datetime | None, datetime | None]:
     before = system.trusted_at(connection) or _first_event_at(connection)
-    if home.clock.simulated or home.database.dialect == "sqlite":
-        return None, before
-    return home.database.now(connection), before
+    return home.database.own_now(connection, home.clock), before
 
 
 def _first_event_at(connection: Connection) -> datetime | None:

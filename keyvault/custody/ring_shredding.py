@@ -159,10 +159,15 @@ class RingShredder:
         if ring is None:
             raise NotProvenError(f"ring {ring_id.hex()} is not in this database, so nothing of it can be destroyed")
         content = rings.content(connection, ring_id)
-        whole = content.live is None and is_due(ring.month, self._clock.now())
+        whole = content.live is None and is_due(ring.month, self._trusted(connection))
         if whole:
             rings.close(connection, ring_id, at=self._clock.now())
         return _Job(ring=ring, content=content, token=token, whole=whole)
+
+    def _trusted(self, connection: Connection) -> datetime:
+        """Return the earlier of the two clocks: one that is ahead must not destroy a whole ring before its month is due."""
+        own, of_database = self._clock.now(), self._database.own_now(connection, self._clock)
+        return own if of_database is None else min(own, of_database)
 
     # --- the ring ---------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from keyvault.errors import AlreadyDueError, InvalidInputError, KeyVaultError, NotYetOpenError, ScopeError
+from keyvault.errors import (
+    AlreadyDueError,
+    InvalidInputError,
+    KeyVaultError,
+    NotYetOpenError,
+    ScopeError,
+    SubjectEndedError,
+)
 from keyvault.records.parts import (
     DEFAULT_PII_FIELDS,
     OpenedRecord,
@@ -146,7 +153,7 @@ class RecordImporter:
 
     def _refuse(self, error: object) -> None:
         """Count what the scope's state forbids; anything else ends the import, which can be run again."""
-        if isinstance(error, AlreadyDueError):
+        if isinstance(error, AlreadyDueError) and not isinstance(error, SubjectEndedError):
             self.summary.past_due += 1
         elif isinstance(error, NotYetOpenError):
             self.summary.future += 1

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 
+from keyvault.clock import Clock
 from keyvault.errors import ConfigurationError, StoreError, StoreVersionError, Unavailable
 from keyvault.store import system
 from keyvault.store.dialects import Moment
@@ -54,6 +55,10 @@ class Database:
             return datetime.now(UTC)
         moment: datetime = connection.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
         return moment.astimezone(UTC)
+
+    def own_now(self, connection: Connection, clock: Clock) -> datetime | None:
+        """Return the same, or None where it tells no more than `clock`: in a file on the same machine, and when time is simulated."""
+        return None if clock.simulated or self.dialect == "sqlite" else self.now(connection)
 
     def clock(self) -> Moment:
         """Return the same for use in a statement, which spares asking for it."""

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 
 from keyvault.due_rules import CLOSED, DueCount, DueRule
 from keyvault.states import KeyState, SuspendedBy
+from keyvault.store import subjects as subject_store
 from keyvault.store.dialects import conditions, month_text
 from keyvault.store.fenced_records import RecordKey
 from keyvault.store.scopes import KINDS
@@ -65,11 +66,12 @@ def records(connection: Connection, rule: DueRule, *, after: RecordKey, limit: i
 
 
 def still_due_scopes(connection: Connection, rule: DueRule, ids: Collection[bytes]) -> set[bytes]:
-    """Return which of these scopes the rule makes due now; facts that say so stay as they are until the transaction ends."""
+    """Return which of these scopes the rule makes due now; they, and facts that say so, stay as they are until the transaction ends."""
     _hold_subjects(connection, rule, ids)
     still: set[bytes] = set()
     for condition in conditions(connection, scopes.c.id, ids):
-        still.update(connection.execute(_due_scopes(rule, scopes.c.id).where(condition)).scalars())
+        query = _due_scopes(rule, scopes.c.id).where(condition).order_by(scopes.c.id).with_for_update(of=scopes)
+        still.update(connection.execute(query).scalars())
     return still
 
 
@@ -85,6 +87,7 @@ def settle(connection: Connection, rules: Sequence[DueRule]) -> None:
 
     Whoever records new facts about a subject takes its mark away.
     """
+    subject_store.hold_settling(connection)
     by_subject: dict[str, list[DueRule]] = {}
     for rule in rules:
         if rule.subject is not None:

@@ -83,6 +83,26 @@ def page(connection: Connection, *, after: bytes, limit: int) -> list[SubjectRow
     return [_value(row) for row in connection.execute(query)]
 
 
+def hold_unsettled(connection: Connection) -> None:
+    """Let no subject be settled until the transaction ends; many transactions may hold that at once.
+
+    Whoever asks after this which subjects have ended, and puts scopes under the others, is sure that `due.settle` either comes later,
+    and sees the scopes, or was seen. SQLite has one writer at a time and needs none of it.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(_SETTLING)))
+
+
+def hold_settling(connection: Connection) -> None:
+    """Wait for all who hold off settling, and keep others from it until the transaction ends."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SETTLING)))
+
+
+_SETTLING = int.from_bytes(b"settling")
+"""The number of an advisory lock: such locks have no names."""
+
+
 def ended(connection: Connection, ids: Iterable[bytes], *, now: datetime) -> set[bytes]:
     """Return which of these subjects nothing new may be put under: closed accounts, and whatever is due."""
     found: set[bytes] = set()

@@ -164,6 +164,17 @@ def test_past_due_is_refused_and_counted(keyvault: Command, tmp_path: Path, fold
     assert len(keyvault("scope", "list", "--json").json["scopes"]) == 2
 
 
+def test_records_of_a_closed_account_are_refused_with_a_reason_of_their_own(
+    keyvault: Command, tmp_path: Path, folder: Path
+) -> None:
+    closed = {"type": "account.closed", "at": (NOW - timedelta(days=1)).isoformat(), "account": "acct-001"}
+    assert keyvault("facts", "import", write(tmp_path / "facts", [closed])).code == 0
+    result = keyvault("import-records", "--json", write(tmp_path / "in", [record(1), record(2), record(8)]), folder)
+    assert (result.code, result.json["sealed"], result.json["past_due"]) == (1, 1, 0)
+    assert result.json["refused"] == {"SubjectEndedError": 2}
+    assert "2 records could not be imported" in result.error
+
+
 def test_the_future_is_refused_and_counted(keyvault: Command, tmp_path: Path, folder: Path) -> None:
     result = keyvault("import-records", "--json", write(tmp_path / "in", [record(1), record(2, days_ago=-90)]), folder)
     assert (result.code, result.json["sealed"], result.json["future"]) == (1, 1, 1)

@@ -129,12 +129,25 @@ def test_what_fails_is_told_and_is_exit_code_1(keyvault: Command, monkeypatch: p
     assert (again.code, len(again.json["finished_earlier"])) == (0, 2)
 
 
+def test_a_problem_in_a_step_is_told_and_is_exit_code_1(
+    keyvault: Command, home: TestHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = "request 17 is not carried out: it waits"
+    monkeypatch.setattr("cli.sweep.STEPS", (lambda _home, _policy: [problem],))
+    close_account(home)
+    result = keyvault("sweep", "--json")
+    assert (result.code, result.json["destroyed"], result.json["problems"]) == (1, 2, [problem])
+    assert problem in result.err
+
+
 def test_notices_that_cannot_be_given_are_exit_code_1(keyvault: Command, home: TestHome, tmp_path: Path) -> None:
     configure(home, file=str(tmp_path))
     close_account(home)
     result = keyvault("sweep", "--json")
     assert (result.code, result.json["destroyed"], result.json["notices"]["left"]) == (1, 2, 1)
     assert "1 notices of destructions are not given yet" in result.err
+    assert keyvault("destroy", "status", "--json").json["notices"] == 1
+    assert "notices       1" in keyvault("destroy", "status").out.splitlines()
     configure(home, file=str(tmp_path / "notices.jsonl"))
     assert keyvault("sweep", "--json").json["notices"] == {"given": 1, "left": 0, "error": None}
     assert keyvault("shred", MONTHS[0], "--ticket", "T-1", "--yes", "--json").code == 0

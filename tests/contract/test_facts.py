@@ -220,7 +220,10 @@ def test_what_is_fenced_or_was_settled_is_left_alone(home: TestHome) -> None:
         assert record(opened, report("account.closed", ago(days=1), account="a")).standing == Standing(suspended=1)
         settled = replace(subject_of(opened, SubjectKind.ACCOUNT, "a"), settled=True)
         opened.database.write(lambda c: subjects.put(c, [settled]))
-        values_of(KeyVault(opened).resume(["consumer/a/2"]))
+        other = row_of(opened, "consumer/a/2").id
+        opened.database.write(
+            lambda c: scope_store.change_state(c, [other], before=[KeyState.SUSPENDED], after=KeyState.ACTIVE)
+        )
         assert apply_standing(opened) == Standing()
         # the same again is known, and what was settled stays so; anything that changes what is due opens it again
         record(opened, report("account.closed", ago(days=1), account="a"))

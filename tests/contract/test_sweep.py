@@ -3,35 +3,51 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+import keyvault.home
+from cli.sweep import STEPS
+from keyvault.creation import ScopeCreator
 from keyvault.errors import (
     ClockAheadError,
     ConfirmationNeededError,
     DestructionPausedError,
     NotProvenError,
+    ScopeDestroyedError,
+    ScopeFencedError,
+    SubjectEndedError,
     SweepRunningError,
     Unavailable,
 )
 from keyvault.home import Home
+from keyvault.persons import Person
 from keyvault.results import values_of
 from keyvault.states import KeyState
-from keyvault.store import fenced_records, leases, outbox, system
+from keyvault.store import due, fenced_records, leases, outbox, rings, system
+from keyvault.store import scopes as scope_store
+from keyvault.store import subjects as subject_store
 from keyvault.store.tables import leases as lease_table
+from keyvault.store.tables import scopes as scope_table
 from keyvault.store.tables import subjects
 from shredder import sweep as sweep_module
 from shredder import sweep_lease, trusted_time
 from shredder.destroy import Destroyer
 from shredder.plan import PlanEntry
-from shredder.policy import Limits
+from shredder.policy import Limits, Requester, RequestKind
+from shredder.reporting import record_facts
+from shredder.requests import Requests, RequestState
+from shredder.submission import Submission
 from shredder.sweep import SweepReport, plan_sweep, sweep
+from tests.facts import report as reported
 from tests.homes import TestHome, in_dedicated_custody, in_ring_custody
 from tests.policies import UNLIMITED, built_in
 from tests.sweeping import SimulatedManualClock, create, live, put_subject, states, told_the_time
@@ -280,6 +296,35 @@ def test_steps_come_before_the_plan(home: TestHome, clock: SimulatedManualClock)
         assert (report.problems, report.destroyed, report.complete) == (("request 17 waits",), 3, False)
 
 
+def test_a_sweep_suspends_what_facts_say_and_carries_out_requests(home: TestHome, clock: SimulatedManualClock) -> None:
+    third = "consumer/acct-3/kim"
+    create(home, MAY[0], *PEOPLE, OTHER_PERSON, third)
+    with home.opened() as plain:
+        opened = replace(plain, settings=replace(plain.settings, approvals=2))
+        requests = Requests(opened, POLICY)
+        report = partial(record_facts, opened, POLICY, after=timedelta(days=7))
+        report([reported("account.closed", START - timedelta(days=1), account="acct-1")])
+        report([reported("account.not-in-good-standing", START + timedelta(days=1), account="acct-3")])
+        asked = [
+            Submission(ticket="T-1", requester=Requester.CUSTOMER, kind=RequestKind.DELETE, account="acct-1"),
+            Submission(ticket="T-2", requester=Requester.CUSTOMER, kind=RequestKind.ANONYMIZE, scopes=(OTHER_PERSON,)),
+        ]
+        views = [requests.submit(each, Person(identity="ada", display="Ada")) for each in asked]
+        agreed = [requests.approve(view.row.id, Person(identity="grace", display="Grace")) for view in views]
+        assert [view.state for view in agreed] == [RequestState.AWAITING_BILLING, RequestState.APPROVED]
+        assert states(opened, [third]) == {third: KeyState.ACTIVE}
+        clock.advance(timedelta(days=1))
+        first = sweep(opened, POLICY, steps=STEPS)
+        assert (first.complete, first.plan.count) == (True, 0)
+        assert states(opened, [third, OTHER_PERSON]) == {third: KeyState.SUSPENDED, OTHER_PERSON: KeyState.DESTROYED}
+        assert live(opened, [MAY[0], *PEOPLE]) == {MAY[0], *PEOPLE}
+        through = (START - timedelta(days=1)).isoformat()
+        report([reported("usage.billed", clock.now(), account="acct-1", through=through)])
+        assert sweep(opened, POLICY, steps=STEPS).complete
+        assert live(opened, [MAY[0], *PEOPLE, third]) == {third}
+        assert [requests.show(view.row.id).state for view in views] == [RequestState.DONE] * 2
+
+
 # --- one at a time ------------------------------------------------------------------------------------------------------
 
 
@@ -392,6 +437,109 @@ def test_an_undelete_in_mid_sweep_saves_months_and_records(
         vault.seal(b"x", [MAY[1]], record="r-1")
 
 
+@in_ring_custody
+def test_an_undelete_at_the_fence_comes_too_late(
+    home: TestHome, clock: SimulatedManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at what is due and the fence's update nothing moves a scope."""
+    create(home, *MAY)
+    with home.vault() as vault:
+        values_of(vault.suspend([MAY[0]]))
+    original = due.still_due_scopes
+    answers: list[Any] = []
+
+    def undelete() -> None:
+        with home.vault() as vault:
+            answers.extend(vault.resume([MAY[0]]))
+
+    other = threading.Thread(target=undelete)
+
+    def slow(*args: Any) -> set[bytes]:
+        still = original(*args)
+        other.start()
+        other.join(0.5)
+        assert other.is_alive()
+        return still
+
+    with home.opened() as opened:
+        put_subject(opened, "account", "acct-1", due_at=clock.now())
+        monkeypatch.setattr(due, "still_due_scopes", slow)
+        assert sweep(opened, POLICY).destroyed == 1
+        other.join(30)
+        assert [type(answer) for answer in answers] in ([ScopeFencedError], [ScopeDestroyedError])
+        assert live(opened, MAY) == {MAY[1]}
+
+
+# --- scopes that come to be while their account is closed ---------------------------------------------------------------
+
+
+def close_and_sweep(home: TestHome) -> SweepReport:
+    with home.opened() as opened:
+        now = opened.clock.now()
+        record_facts(opened, POLICY, [reported("account.closed", now, account="acct-1")], timedelta(0))
+        return sweep(opened, POLICY)
+
+
+def is_settled(home: Home) -> bool:
+    account = home.keys.pseudonym_of("account", "acct-1")
+    return home.database.read(lambda c: subject_store.by_id(c, [account]))[account].settled
+
+
+@pytest.mark.usefixtures("clock")
+def test_nothing_is_created_under_an_account_that_was_closed_since_the_creator_looked(
+    home: TestHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(home, PEOPLE[0])
+    original = ScopeCreator._draft
+    destroyed: list[int] = []
+
+    def late(self: ScopeCreator, *args: Any) -> Any:
+        destroyed.append(close_and_sweep(home).destroyed)
+        return original(self, *args)
+
+    with home.vault() as vault:
+        with monkeypatch.context() as patch:
+            patch.setattr(ScopeCreator, "_draft", late)
+            refused, made = vault.ensure_scopes([PEOPLE[1], OTHER_PERSON])
+        assert isinstance(refused, SubjectEndedError)
+        assert destroyed == [1]
+        values_of([made])
+        vault.seal(b"works", [OTHER_PERSON])
+    with home.opened() as opened:
+        assert is_settled(opened)
+        assert live(opened, [*PEOPLE, OTHER_PERSON]) == {OTHER_PERSON}
+        assert scopes_of_account(opened, "acct-1") == 1
+
+
+@pytest.mark.usefixtures("clock")
+def test_what_is_created_while_its_account_is_closed_is_found(home: TestHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The creator has asked, in its transaction; the account is closed and swept before that is committed."""
+    original = scope_store.insert_new
+    other = threading.Thread(target=close_and_sweep, args=[home])
+
+    def slow(*args: Any) -> set[bytes]:
+        won = original(*args)
+        other.start()
+        other.join(1)
+        assert other.is_alive()
+        return won
+
+    monkeypatch.setattr(scope_store, "insert_new", slow)
+    create(home, PEOPLE[0])
+    other.join(30)
+    with home.opened() as opened:
+        swept_now = sweep(opened, POLICY).destroyed
+        assert live(opened, PEOPLE) == set()
+        assert is_settled(opened)
+    # SQLite's one writer lets the closure wait for the creator, so that its own sweep finds the scope already.
+    assert swept_now == (1 if opened.database.dialect == "postgresql" else 0)
+
+
+def scopes_of_account(home: Home, account: str) -> int:
+    query = sa.select(sa.func.count()).where(scope_table.c.account == home.keys.pseudonym_of("account", account))
+    return home.database.read(lambda c: c.execute(query).scalar_one())
+
+
 # --- what fails ---------------------------------------------------------------------------------------------------------
 
 
@@ -491,3 +639,24 @@ def test_a_real_clock_is_held_against_the_databases(home: TestHome) -> None:
             assert at == ahead.clock.now()
         behind = replace(opened, clock=Ahead(now - timedelta(days=365)))
         assert trusted_time.trusted_now(behind, UNLIMITED) == behind.clock.now()
+
+
+class AheadClock(SimulatedManualClock):
+    """A clock that somebody set, of a home that goes by real time."""
+
+    simulated = False
+
+
+@in_ring_custody
+def test_a_clock_that_is_ahead_destroys_no_whole_ring(home: TestHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the database does not know of may be in a ring whose month is not due: only the earlier clock counts."""
+    now = datetime.now(UTC)
+    month = f"communications/acct-1/{now:%Y-%m}"
+    create(home, month)
+    monkeypatch.setattr(keyvault.home, "make_clock", lambda _settings: AheadClock(now + timedelta(days=900)))
+    with home.opened() as opened:
+        (outcome,) = Destroyer(opened).destroy([month], ticket="T-1", requested_by="ada")
+        assert outcome.error is None
+        (ring,) = [ring for ring in opened.database.read(rings.all_rings) if ring.opened_at and ring.month]
+        has_its_own_clock = opened.database.dialect == "postgresql"
+        assert (ring.destroyed_at is None, ring.closed_at is None) == (has_its_own_clock, has_its_own_clock)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keyvault.errors import ConfigurationError, HomeNotFoundError
-from keyvault.settings import FILE_NAME, Settings, load_settings, write_private, write_settings
+from keyvault.settings import FILE_NAME, NoticeSettings, Settings, load_settings, write_private, write_settings
 from keyvault.transit.vault_settings import VaultSettings
 
 EMBEDDED = {"id": "h-1", "engine": "embedded", "store": "sqlite:////x/store.db", "engine_dir": "/x/engine"}
@@ -43,9 +43,37 @@ def test_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("notices", "reason"),
+    [
+        ({}, "needs either command or file"),
+        ({"command": ["tell"], "file": "/x"}, "needs either command or file"),
+        ({"command": []}, "command is empty"),
+        ({"file": "notices.jsonl"}, "must be an absolute path"),
+        ({"command": "tell"}, "command must be list"),
+        ({"command": ["tell", 1]}, "command must be list"),
+        ({"file": 1}, "file must be str"),
+        ({"url": "https://x"}, "url is not a setting"),
+    ],
+)
+def test_notices_are_checked(tmp_path: Path, notices: dict[str, object], reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason) as raised:
+        load(tmp_path, {**EMBEDDED, "notices": notices})
+    assert "[notices]" in str(raised.value)
+
+
+def test_notices_are_a_table(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="notices must be a table"):
+        load(tmp_path, {**EMBEDDED, "notices": "/x"})
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         Settings(id="h", engine="embedded", store="sqlite:////x", engine_dir="/x", clock="simulated", lease_ttl=3600),
+        *(
+            Settings(id="h", engine="embedded", store="sqlite:////x", engine_dir="/x", notices=notices)
+            for notices in (NoticeSettings(command=["tell", '"', "\\"]), NoticeSettings(file="/x/notices.jsonl"))
+        ),
         Settings(
             id="h",
             engine="vault",
