@@ -23,6 +23,7 @@ from shredder.policy_file import load_policy
 from shredder.request_execution import Execution, execute
 from shredder.requests import Requests, RequestState, RequestView
 from shredder.submission import Submission
+from tests.forking import let_threads_end
 from tests.homes import TestHome, in_dedicated_custody, in_ring_custody
 from tests.ring_homes import Ledger, assert_open, month
 
@@ -65,6 +66,7 @@ def at_once(home: TestHome, *jobs: Job) -> list[str]:
         own.close()
 
     processes = [FORK.Process(target=child, args=(number, job)) for number, job in enumerate(jobs)]
+    let_threads_end()
     for process in processes:
         process.start()
     told = dict(answers.get(timeout=2 * PATIENCE) for _ in processes)

@@ -27,6 +27,7 @@ from keyvault.store.database import Database
 from keyvault.testing import FaultyDatabase, faulty_engine
 from shredder.destroy import Destroyer, PlanItem
 from shredder.fence import Cause, fence
+from tests.forking import let_threads_end
 from tests.homes import TestHome
 from tests.ring_homes import (
     OLD_MONTH,
@@ -180,6 +181,7 @@ def test_the_lease_of_a_dead_process_is_taken_at_once(home: TestHome, monkeypatc
             name = ring_shredding._lease(ring_id)
             assert holder.database.write(lambda c: leases.acquire(c, name, now=now, until=until)) == 1
 
+    let_threads_end()
     holder = multiprocessing.get_context("fork").Process(target=hold)
     holder.start()
     holder.join()

@@ -13,6 +13,7 @@ import urllib3
 from keyvault.home import Home, assemble, open_engine
 from keyvault.settings import load_settings
 from keyvault.testing import FaultyDatabase, faulty_engine
+from tests.forking import fork
 from tests.homes import TestHome
 
 FINISHED = 0
@@ -39,7 +40,7 @@ def survives(home: TestHome, role: str, action: Callable[[Home], object], fatal:
 
     Steps are commits to the database, and calls to the engine: HTTP requests where it is a server.
     """
-    child = os.fork()
+    child = fork()
     if child == 0:
         _run(home, role, action, Countdown(fatal))
     _, status = os.waitpid(child, 0)

@@ -19,7 +19,8 @@ from keyvault.transit.base import KeyInfo, TransitEngine
 from keyvault.transit.embedded import EmbeddedEngine
 from keyvault.transit.hashicorp import HashicorpEngine, VaultSettings
 from keyvault.vault_setup import issue_credentials, set_up_vault
-from tests.faults.killing import FINISHED, Countdown
+from tests.faults.killing import FINISHED, PATIENCE_SECONDS, Countdown
+from tests.forking import fork
 from tests.homes import own_mounts
 from tests.rings import (
     CAPACITY,
@@ -47,7 +48,7 @@ class Place:
 
     def survives(self, role: str, action: Callable[[RingStates], object], fatal: int) -> bool:
         """Run `action` in a process of its own that dies at step `fatal`; return whether it came to its end before."""
-        child = os.fork()
+        child = fork()
         if child == 0:
             self._run(role, action, Countdown(fatal))
         _, status = os.waitpid(child, 0)
@@ -59,6 +60,7 @@ class Place:
 
     def _run(self, role: str, action: Callable[[RingStates], object], hook: Countdown) -> None:
         code = 1
+        signal.alarm(PATIENCE_SECONDS)
         try:
             action(RingStates(faulty_engine(self.open_as(role), hook), 1))
             code = FINISHED
