@@ -78,7 +78,7 @@ def fresh_rate(home: TestHome, requests: list[KeyRequest]) -> float:
 
 
 def hot_rate(home: TestHome, keys: int) -> float:
-    """Return the rate of all processes together, while all of them run."""
+    """Return the rate of all processes together, until the last of them has its keys."""
     command = [sys.executable, "-m", "bench.ring_issuing", str(home.path), str(keys)]
     workers = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(PROCESSES)
@@ -92,13 +92,17 @@ def hot_rate(home: TestHome, keys: int) -> float:
         worker.stdin.write("go\n")
         worker.stdin.flush()  # all are told before any is waited for
     for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "done\n"
+    elapsed = time.perf_counter() - started
+    for worker in workers:
         worker.communicate()
         assert worker.returncode == 0
-    return PROCESSES * keys / (time.perf_counter() - started)
+    return PROCESSES * keys / elapsed
 
 
 def main(path: str, keys: int) -> None:
-    """Warm up, say so, wait for the word, and make keys."""
+    """Warm up, say so, wait for the word, make keys, and say so."""
     names = consumers(HOT_SCOPES)
     requests = [KeyRequest(scopes=(names[index % HOT_SCOPES],)) for index in range(HOT_BATCH)]
     with leased(Path(path)) as vault:
@@ -109,6 +113,7 @@ def main(path: str, keys: int) -> None:
         sys.stdin.readline()
         for _ in range(max(keys // HOT_BATCH, 1)):
             vault.generate_data_keys(requests)
+        print("done", flush=True)
 
 
 if __name__ == "__main__":
