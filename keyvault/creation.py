@@ -26,16 +26,17 @@ from keyvault.errors import (
     SubjectEndedError,
     Unavailable,
 )
-from keyvault.events import Event, EventTemplate, EventType, Value, b64, instant
+from keyvault.events import Event, EventTemplate, EventType, Value, b64, instant, make_event
 from keyvault.identity import commit, encode_identity
 from keyvault.scopes import Scope, ScopeKind, check_creatable
-from keyvault.states import KeyState
+from keyvault.states import KeyState, SuspendedBy
 from keyvault.store import outbox
 from keyvault.store import scopes as scope_store
 from keyvault.store import subjects as subject_store
 from keyvault.store.database import Database
 from keyvault.store.dialects import chunks
 from keyvault.store.scopes import ScopeRow
+from keyvault.subjects import FOLLOW_STANDING
 from keyvault.system_keys import SystemKeys
 
 ATTEMPTS = 5
@@ -189,9 +190,9 @@ class ScopeCreator:
 
     def _write(self, drafts: _Drafts) -> dict[Scope, ScopeRow | KeyVaultError]:
         won = self._database.write(partial(self._insert, drafts=drafts))
-        return {drafts[scope_id].scope: drafts[scope_id].row for scope_id in won}
+        return {drafts[row.id].scope: row for row in won}
 
-    def _insert(self, connection: Connection, drafts: _Drafts) -> set[bytes]:
+    def _insert(self, connection: Connection, drafts: _Drafts) -> list[ScopeRow]:
         # Facts may have ended a subject since it was looked up: what is refused here is told why at the next attempt.
         subject_store.hold_unsettled(connection)
         subjects = [draft.row.account for draft in drafts.values() if draft.row.account]
@@ -201,7 +202,31 @@ class ScopeCreator:
         won = scope_store.insert_new(connection, [draft.row for draft in ready if draft.row.account not in ended])
         outbox.append(connection, [draft.event for draft in ready if draft.row.id in won])
         self._custody.discard(connection, [draft.placement for draft in ready if draft.row.id not in won])
-        return won
+        return self._followed(connection, [draft.row for draft in ready if draft.row.id in won])
+
+    def _followed(self, connection: Connection, rows: Sequence[ScopeRow]) -> list[ScopeRow]:
+        """Suspend what facts about its subject suspend already, and return all rows as they are now."""
+        subjects = {row.account for row in rows if row.account is not None and row.kind in FOLLOW_STANDING}
+        withheld = subject_store.withheld(connection, subjects, now=self._clock.now())
+        after = [
+            row._replace(state=KeyState.SUSPENDED, suspended_by=SuspendedBy.FACTS)
+            if row.kind in FOLLOW_STANDING and row.account in withheld
+            else row
+            for row in rows
+        ]
+        held = [row for row in after if row.state is KeyState.SUSPENDED]
+        if held:
+            scope_store.change_state(
+                connection,
+                [row.id for row in held],
+                before=[KeyState.ACTIVE],
+                after=KeyState.SUSPENDED,
+                suspended_by=SuspendedBy.FACTS,
+            )
+            payloads = [{"scope": b64(row.commitment), "scope_id": b64(row.id)} for row in held]
+            at = self._clock.now()
+            outbox.append(connection, [make_event(EventType.SCOPE_SUSPENDED, payload, at=at) for payload in payloads])
+        return after
 
     def _event(self, row: ScopeRow, template: Callable[..., EventTemplate]) -> Event:
         """Build `scope.created`, with what rebuilds the row sealed: placement under the journal key, the rest under its own."""

@@ -113,6 +113,16 @@ def ended(connection: Connection, ids: Iterable[bytes], *, now: datetime) -> set
     return found
 
 
+def withheld(connection: Connection, ids: Iterable[bytes], *, now: datetime) -> set[bytes]:
+    """Return which of these subjects have their scopes suspended by facts now."""
+    found: set[bytes] = set()
+    for condition in conditions(connection, subjects.c.id, ids):
+        found.update(
+            connection.execute(sa.select(subjects.c.id).where(condition, subjects.c.suspend_at <= now)).scalars()
+        )
+    return found
+
+
 # --- scopes that follow their subject ---------------------------------------------------------------------------------
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from keyvault import KeyVault
-from keyvault.errors import AlreadyDueError, InvalidInputError
+from keyvault import KeyRequest, KeyVault
+from keyvault.errors import AlreadyDueError, InvalidInputError, ScopeSuspendedError
+from keyvault.events import b64
 from keyvault.home import Home
 from keyvault.results import values_of
 from keyvault.scopes import Scope, ScopeKind
@@ -190,6 +191,22 @@ def test_nothing_new_goes_under_a_closed_account(home: TestHome) -> None:
         values_of([old, other])
         record(opened, report("account.reactivated", ago(hours=1), account="a"))
         values_of(vault.ensure_scopes(["consumer/a/2", MONTH]))
+
+
+def test_what_is_made_under_a_lapsed_account_is_suspended_at_once(home: TestHome) -> None:
+    with home.opened() as opened:
+        make(opened, [CONSUMER])
+        record(opened, report("account.not-in-good-standing", ago(days=1), account="a"))
+        vault = KeyVault(opened)
+        new, month, other = values_of(vault.ensure_scopes(["consumer/a/2", MONTH, OTHER]))
+        assert [info.state for info in (new, month, other)] == [KeyState.SUSPENDED, KeyState.ACTIVE, KeyState.ACTIVE]
+        assert suspended(opened, ["consumer/a/2", MONTH, OTHER]) == {"consumer/a/2"}
+        assert events(opened, "scope.suspended")[-1]["scope_id"] == b64(new.id)
+        request = KeyRequest(scopes=("consumer/a/2",))
+        with home.vault() as issuer:
+            assert isinstance(issuer.generate_data_keys([request])[0], ScopeSuspendedError)
+            record(opened, report("account.reactivated", ago(hours=1), account="a"))
+            values_of(issuer.generate_data_keys([request]))
 
 
 def test_nothing_new_goes_under_a_contact_that_is_due(home: TestHome) -> None:
