@@ -181,6 +181,17 @@ class ListChangedError(RequestError):
     """What a request names is not what was shown any more; it must be looked at, and approved, once more."""
 
 
+# --- the log -----------------------------------------------------------------------------------------------------------
+
+
+class LogError(KeyVaultError):
+    """The log cannot be written or read as it stands; nothing was signed."""
+
+
+class VerificationError(KeyVaultError):
+    """What was verified is not what it claims to be: altered, incomplete, signed by another key, or of another log."""
+
+
 # --- the home and its store --------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,140 @@
+"""Tiles and entry bundles of C2SP tlog-tiles: paths, bytes, and what a tree that grows adds. Pure.
+
+A tile at level L holds up to 256 hashes of complete subtrees of 256^L leaves; a bundle holds up to 256 entries.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from keyvault.errors import VerificationError
+from shredder.log.merkle import EMPTY_ROOT, HASH_BYTES, root_of
+
+WIDTH = 256
+WIDTH_BITS = 8
+MAX_LEVEL = 7
+"""Levels of tiles that 2^63 leaves may need."""
+
+_PATH = re.compile(r"tile/(entries|[0-9]|[1-5][0-9]|6[0-3])/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
+
+
+class Tile(NamedTuple):
+    """Where a tile (or, with level None, an entry bundle) is: its level, its number there, and how many of 256 places are filled."""
+
+    level: int | None
+    number: int
+    width: int = WIDTH
+
+    @property
+    def path(self) -> str:
+        """Return the path under the log's directory."""
+        folder = "entries" if self.level is None else str(self.level)
+        partial = "" if self.width == WIDTH else f".p/{self.width}"
+        return f"tile/{folder}/{_digits(self.number)}{partial}"
+
+
+def parse_path(path: str) -> Tile | None:
+    """Return what a path names, or None where it names no tile in the one way it may be written."""
+    match = _PATH.fullmatch(path)
+    if match is None:
+        return None
+    number = int(match[2].replace("x", "").replace("/", ""))
+    tile = Tile(None if match[1] == "entries" else int(match[1]), number, int(match[3] or WIDTH))
+    return tile if tile.path == path else None
+
+
+def _digits(number: int) -> str:
+    digits = str(number)
+    groups = [digits[max(0, end - 3) : end] for end in range(len(digits), 0, -3)][::-1]
+    return "/".join(f"x{group:0>3}" for group in groups[:-1]) + ("/" if groups[1:] else "") + f"{groups[-1]:0>3}"
+
+
+def tiles_of(size: int) -> Iterator[Tile]:
+    """Give every tile and bundle of a tree, in the widths that it has at this size."""
+    yield from new_tiles(0, size)
+
+
+def new_tiles(old: int, new: int) -> Iterator[Tile]:
+    """Give the tiles and bundles that a tree of `new` leaves has and one of `old` has not: bundles first, then level by level."""
+    for level in (None, *range(MAX_LEVEL + 1)):
+        bits = WIDTH_BITS * (level or 0)
+        before, after = old >> bits, new >> bits
+        if before == after:
+            continue
+        for number in range(before // WIDTH, -(-after // WIDTH)):
+            yield Tile(level, number, min(WIDTH, after - number * WIDTH))
+
+
+class Edge:
+    """The right edge of a tree: at each level the hashes of its partial tile. It gives the root, and grows."""
+
+    def __init__(self, size: int = 0, rows: Sequence[Sequence[bytes]] = ()) -> None:
+        """`rows` by level: as many hashes as the partial tile of that level has at `size`. `VerificationError` otherwise."""
+        self.size = size
+        self.rows = [list(row) for row in rows]
+        for level in range(MAX_LEVEL + 1):
+            there = len(self.rows[level]) if level < len(self.rows) else 0
+            if there != (size >> (WIDTH_BITS * level)) % WIDTH:
+                raise VerificationError(
+                    f"a tree of size {size} does not have {there} hashes in its last tile at level {level}"
+                )
+
+    @property
+    def root(self) -> bytes:
+        """Return the tree's root, 32 bytes."""
+        found: list[bytes] = []
+        for row in self.rows:
+            if row or found:
+                found = [root_of([*row, *found])]
+        return found[0] if found else EMPTY_ROOT
+
+    def grow(self, leaves: Sequence[bytes]) -> dict[Tile, bytes]:
+        """Add hashes of leaves, and return the bytes of all tiles (not bundles) that are new, as `new_tiles` names them."""
+        made: dict[Tile, bytes] = {}
+        added: Sequence[bytes] = leaves
+        level, size = 0, self.size
+        while added:
+            if level == len(self.rows):
+                self.rows.append([])
+            row = [*self.rows[level], *added]
+            first = (size >> (WIDTH_BITS * level)) // WIDTH
+            full, rest = divmod(len(row), WIDTH)
+            above = []
+            for number in range(full):
+                hashes = row[number * WIDTH : (number + 1) * WIDTH]
+                made[Tile(level, first + number)] = b"".join(hashes)
+                above.append(root_of(hashes))
+            self.rows[level] = row[full * WIDTH :]
+            if rest:
+                made[Tile(level, first + full, rest)] = b"".join(self.rows[level])
+            added, level = above, level + 1
+        self.size += len(leaves)
+        return made
+
+
+def split_tile(data: bytes) -> list[bytes]:
+    """Cut a tile's bytes into its hashes. `VerificationError` when they are no whole number of hashes."""
+    if len(data) % HASH_BYTES:
+        raise VerificationError(f"a tile of {len(data)} bytes is no row of {HASH_BYTES}-byte hashes")
+    return [data[start : start + HASH_BYTES] for start in range(0, len(data), HASH_BYTES)]
+
+
+def encode_bundle(entries: Sequence[bytes]) -> bytes:
+    """Return a bundle's bytes: before each entry its length, 2 bytes, big-endian. An entry has at most 65,535 bytes."""
+    return b"".join([part for entry in entries for part in (struct.pack(">H", len(entry)), entry)])
+
+
+def decode_bundle(data: bytes) -> list[bytes]:
+    """Return a bundle's entries. `VerificationError` when it ends within one."""
+    entries = []
+    position, end = 0, len(data)
+    while position < end:
+        start = position + 2
+        position = start + int.from_bytes(data[start - 2 : start], "big")
+        if start > end or position > end:
+            raise VerificationError("an entry bundle ends within an entry")
+        entries.append(data[start:position])
+    return entries
