@@ -48,6 +48,7 @@ BUILTIN_ONLY: Final = frozenset(
 """Types that rest on no rule of the home's policy."""
 IN_FORCE_ONLY: Final = frozenset(
     [
+        "policy.changed",
         "facts.recorded",
         "request.received",
         "request.listed",
