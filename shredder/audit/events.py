@@ -351,6 +351,7 @@ class InventoryAttested(_Event):
     returned: Count
     rings: Annotated[list[RingSlots], Meta(max_length=1_000)]
     unknown: Count
+    wrapped: Count | UnsetType | None = UNSET
 
 
 Event: TypeAlias = Union[  # noqa: UP007 - `|` of twenty names reads no better

@@ -474,6 +474,17 @@ def test_only_the_sweep_destroys_without_people(log: Entries) -> None:
     assert log.codes() == [("entry 4", "no-cause")]
 
 
+def test_what_was_fenced_anew_after_the_database_was_lost_is_stated(log: Entries) -> None:
+    log.policy()
+    log.created("a")
+    fence = log.swept("a", reason="database-lost", requested_by=name32("rebuild"))
+    ledger = log.ledger()
+    assert not ledger.findings, shown(ledger.findings)
+    assert ledger.lost == [fence["destroy_id"]]
+    log.events[-1]["approved_by"] = name32("ada")
+    assert ("entry 2", "no-cause") in log.codes()
+
+
 # --- policy, facts, due dates -----------------------------------------------------------------------------------------
 
 
@@ -589,6 +600,10 @@ def test_slots_leave_room_for_so_many_scopes_that_the_log_does_not_know(log: Ent
     assert not ledger.findings, shown(ledger.findings)
     assert ledger.attested is not None
     assert (ledger.attested.slots, ledger.attested.scopes, ledger.attested.room) == (256, 3, 253)
+    assert ledger.attested.wrapped is None
+    log.attested({"x": 256, "y": 0}, wrapped=2)
+    assert (attested := log.ledger().attested) is not None
+    assert attested.wrapped == 2
 
 
 def test_more_scopes_than_slots_are_found(log: Entries) -> None:
