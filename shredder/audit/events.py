@@ -252,7 +252,7 @@ class RequestReceived(_Event):
     state: Literal["awaiting-approval", "awaiting-billing", "refused", "done", "approved"]
     submitted_by: Bytes32
     ticket: Bytes32
-    content: Sealed | UnsetType = UNSET
+    content: Sealed | UnsetType | None = UNSET
     waits_for: Code | UnsetType | None = UNSET
 
 
