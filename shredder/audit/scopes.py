@@ -226,9 +226,9 @@ class Scopes:
 
         Names are not in the log, so that it cannot be told whose renewal a destroyed scope allowed.
         """
-        renewed = [number for number, profile in enumerate(self.profiles) if profile.generation > 1]
-        if not renewed:
+        if all(profile.generation == 1 for profile in self._profiles.values()):
             return
+        renewed = [number for number, profile in enumerate(self.profiles) if profile.generation > 1]
         ended: dict[_Place, list[int]] = {self._place(number, former=True): [] for number in renewed}
         for number, entry in enumerate(self._ended):
             if entry != NEVER and (place := self._place(number)) in ended:
