@@ -14,14 +14,14 @@ from pathlib import Path
 
 from keyvault.errors import LogError, VerificationError
 from shredder.log.merkle import Node, root_of
-from shredder.log.tiles import MAX_LEVEL, WIDTH, WIDTH_BITS, Edge, Tile, decode_bundle, narrowed, split_tile
+from shredder.log.tiles import MAX_LEVEL, WIDTH, WIDTH_BITS, Edge, Tile, decode_bundle, narrowed, parse_path, split_tile
 
 CHECKPOINT = "checkpoint"
 TILES_IN_MEMORY = 1_024
 
 
 class LogDirectory:
-    """Reads and writes one log. Reading finds a narrower tile within a wider one: partial ones go when theirs is full."""
+    """Reads and writes one log. Reading finds a narrower tile within a wider one: partial ones are of some sizes only, and go when theirs is full."""
 
     def __init__(self, path: Path) -> None:
         """`path` is the directory, which `write` makes."""
@@ -82,12 +82,22 @@ class LogDirectory:
         return node
 
     def _find(self, tile: Tile) -> tuple[Tile, bytes]:
-        """Return the bytes of a tile or bundle as they are, or of the full one that has taken its place."""
-        for held in dict.fromkeys((tile, tile._replace(width=WIDTH))):
+        """Return the bytes of a tile or bundle as they are, or of a wider one that begins with it."""
+        for held in self._places(tile):
             data = self._file(held.path)
             if data is not None:
                 return held, data
         raise LogError(f"{tile.path} is missing in {self.path}: restore the log's directory")
+
+    def _places(self, tile: Tile) -> Iterator[Tile]:
+        """Give where a tile may be. The full one comes last: it is there before the partial ones go."""
+        yield tile
+        full = tile._replace(width=WIDTH)
+        if tile != full:
+            names = [f"{full.path}.p/{file.name}" for file in (self.path / f"{full.path}.p").glob("*")]
+            partial = [wide for wide in map(parse_path, names) if wide is not None and wide.width > tile.width]
+            yield from sorted(partial, key=lambda wide: wide.width)
+            yield full
 
     def _file(self, name: str) -> bytes | None:
         try:

@@ -58,15 +58,17 @@ def test_a_directory_that_is_not_there_has_no_checkpoint(path: Path) -> None:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("first", "end"), [(0, 0), (0, 1), (0, 600), (255, 257), (256, 512), (300, 301), (599, 600)])
+@pytest.mark.parametrize(
+    ("first", "end"), [(0, 0), (0, 1), (0, 600), (255, 257), (256, 512), (300, 301), (512, 513), (598, 599), (599, 600)]
+)
 def test_entries(path: Path, first: int, end: int) -> None:
     write_log(path, TREE.entries[:600])
     assert list(LogDirectory(path).entries(first, end)) == TREE.entries[first:end]
 
 
-@pytest.mark.parametrize("size", [1, 255, 256, 257, 511, 65_535, 65_536, 65_537, 65_791, 70_000])
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 511, 65_535, 65_536, 65_537, 65_791, 69_887, 69_999, 70_000])
 def test_an_older_tree_is_read_out_of_a_newer(large: LogDirectory, size: int) -> None:
-    """Where the full tile stands, the partial one of an older size is its beginning."""
+    """Where a wider tile stands, partial or full, that of an older size is its beginning."""
     for number in range(MOST // 256):
         large.drop_partial(Tile(0, number))
     node = large.node(size)
@@ -95,6 +97,20 @@ def test_a_partial_tile_is_read_out_of_the_full_one(path: Path) -> None:
         assert directory.bundle(bundle) == TREE.entries[:width]
         assert directory.read(bundle) == encode_bundle(TREE.entries[:width])
         assert directory.read(Tile(0, 0, width)) == b"".join(TREE.mth(index, index + 1) for index in range(width))
+
+
+def test_a_partial_tile_is_read_out_of_the_narrowest_that_is_wide_enough(path: Path) -> None:
+    for size in (3, 200, 9):
+        write_log(path, TREE.entries[:size])
+    directory = LogDirectory(path)
+    (path / "tile/entries/000.p/200").write_bytes(b"")
+    (path / "tile/entries/000.p/.200.draft").write_bytes(b"")
+    (path / "tile/entries/000.p/0100").write_bytes(b"")
+    assert directory.bundle(Tile(None, 0, 4)) == TREE.entries[:4]
+    with pytest.raises(LogError, match=r"^tile/entries/000\.p/200 in .* is not as long as its name says"):
+        directory.bundle(Tile(None, 0, 10))
+    with pytest.raises(LogError, match=r"^tile/entries/000\.p/201 is missing in "):
+        directory.bundle(Tile(None, 0, 201))
 
 
 def test_dropping_what_a_full_tile_replaced(path: Path) -> None:
