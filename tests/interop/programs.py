@@ -85,7 +85,7 @@ def fsck(directory: Path, key: str, folder: Path) -> tuple[int, str] | None:
     it wait for ever: a worker that has found it takes nothing more from the queue, which is as long as there are workers.
     """
     key_file = folder / "log.vkey"
-    key_file.write_text(key)
+    key_file.write_text(f"{key}\n")
     done = subprocess.run(
         [
             programs() / "fsck",
