@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from shredder.log.checkpoint import Checkpoint
+from shredder.log.checkpoint import Checkpoint, open_checkpoint
 from shredder.log.directory import CHECKPOINT, LogDirectory
 from shredder.log.merkle import leaf_hash
 from shredder.log.note import ED25519, VerifierKey, sign_note
@@ -37,3 +37,21 @@ def write_log(path: Path, entries: Sequence[bytes]) -> Checkpoint:
     files = {tile.path: data for tile, data in {**bundles, **tiles}.items()}
     LogDirectory(path).write({**files, CHECKPOINT: signed(checkpoint)})
     return checkpoint
+
+
+def entries_of(count: int) -> list[bytes]:
+    """Give entries that differ, in content and length."""
+    return [b'{"n":%d}' % number * (1 + number % 3) for number in range(count)]
+
+
+def assert_whole(path: Path, entries: Sequence[bytes]) -> None:
+    """Read a log as a stranger does: its checkpoint is signed, and every tile of it is there and leads to its root."""
+    log = LogDirectory(path)
+    note = log.checkpoint()
+    assert note is not None
+    found = open_checkpoint(note, LOG_KEY)
+    assert list(log.entries(0, found.size)) == list(entries)
+    edge = Edge()
+    made = edge.grow([leaf_hash(entry) for entry in entries])
+    assert (edge.size, edge.root) == (found.size, found.root)
+    assert all(log.read(tile) == data for tile, data in made.items())
