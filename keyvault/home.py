@@ -27,6 +27,7 @@ from keyvault.transit.vault_settings import VaultSettings
 ENGINE_FILE = "engine.db"
 CREDENTIALS_DIR = "credentials"
 LOG_DIR = "log"
+AUDITOR = "auditor"
 SEQUENCER = "sequencer"
 
 
@@ -117,7 +118,7 @@ def assemble(settings: Settings, database: Database, engine: TransitEngine, *, p
         refused_purposes=REFUSED_PURPOSES if row.policy is None else row.policy.refused_purposes,
         log=HomeLog(
             LogContext(
-                directory=Path(settings.log_dir) if settings.log_dir else path.resolve() / LOG_DIR,
+                directory=log_directory(path, settings),
                 origin=row.log_origin,
                 public_key=keys.log_public,
                 incarnation=row.incarnation,
@@ -128,6 +129,11 @@ def assemble(settings: Settings, database: Database, engine: TransitEngine, *, p
         ),
         node=socket.gethostname()[:64],
     )
+
+
+def log_directory(directory: Path, settings: Settings) -> Path:
+    """Return where the log of the home in `directory` is."""
+    return Path(settings.log_dir) if settings.log_dir else directory.resolve() / LOG_DIR
 
 
 def make_clock(settings: Settings) -> Clock:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from keyvault.concurrency import side_by_side
 from keyvault.custody.ring_sealing import SLOTS_FOLDER, key_name, ring_of_slots
 from keyvault.custody.ring_slots import CHUNK_SLOTS
 from keyvault.states import KeyState
@@ -62,14 +62,11 @@ def reserved_slots(engine: TransitEngine) -> dict[bytes, int]:
     A chunk's number is the version of the ring's slots entry, which nobody can set back.
     """
     names = engine.list_state(SLOTS_FOLDER)
+    paths = [f"{SLOTS_FOLDER}/{name}" for name in names]
     found: dict[bytes, int] = {}
-    with ThreadPoolExecutor(READERS) as readers:
-        for name, entry in zip(
-            names, readers.map(lambda name: engine.get_state(f"{SLOTS_FOLDER}/{name}"), names), strict=True
-        ):
-            ring_id = ring_of_slots(name)
-            reserved = entry.version * CHUNK_SLOTS if entry else 0
-            found[ring_id] = max(reserved, found.get(ring_id, 0))
+    for name, entry in zip(names, side_by_side(engine.get_state, paths, READERS), strict=True):
+        ring_id, reserved = ring_of_slots(name), entry.version * CHUNK_SLOTS if entry else 0
+        found[ring_id] = max(reserved, found.get(ring_id, 0))
     return found
 
 

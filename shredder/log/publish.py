@@ -21,9 +21,20 @@ from pathlib import Path
 from keyvault.errors import LogError, VerificationError
 from shredder.log.checkpoint import Checkpoint, open_checkpoint
 from shredder.log.directory import CHECKPOINT, LogDirectory
-from shredder.log.merkle import EMPTY_ROOT, Node, leaf_hash, tree_root
+from shredder.log.merkle import EMPTY_ROOT, HASH_BYTES, Node, leaf_hash, tree_root
 from shredder.log.note import VerifierKey
-from shredder.log.tiles import MAX_LEVEL, WIDTH, WIDTH_BITS, Edge, Tile, new_tiles, parse_path, tiles_of
+from shredder.log.tiles import (
+    MAX_LEVEL,
+    WIDTH,
+    WIDTH_BITS,
+    Edge,
+    Tile,
+    decode_bundle,
+    encode_bundle,
+    new_tiles,
+    parse_path,
+    tiles_of,
+)
 
 LEVELS = MAX_LEVEL + 1
 LEAVES_AT_ONCE = 16 * WIDTH
@@ -64,6 +75,8 @@ def publish(source: LogDirectory, target: Path, log_key: VerifierKey, *, progres
         before = _published(copy, log_key)
         node = source.node(checkpoint.size)
         _check_continues(before, checkpoint, node, target)
+        if copy.checkpoint() is None:
+            _check_left_over(source, copy, checkpoint.size)
         try:
             _verify_new(source, before.size, checkpoint, node)
         except VerificationError as error:
@@ -159,6 +172,32 @@ def _damaged(source: LogDirectory, path: str) -> LogError:
     )
 
 
+def _check_left_over(source: LogDirectory, copy: LogDirectory, size: int) -> None:
+    """Raise unless every tile that is there without a checkpoint is of this log: a publisher may have been killed at its first run."""
+    for path in (copy.path / "tile").rglob("*"):
+        tile = parse_path(path.relative_to(copy.path).as_posix())
+        if tile is not None and path.is_file() and not _begins_with(source, tile, path.read_bytes(), size):
+            raise _anothers(path, tile)
+
+
+def _begins_with(source: LogDirectory, tile: Tile, data: bytes, size: int) -> bool:
+    """Tell whether a tile or bundle of any width is what the log has in its first places there."""
+    width = min(WIDTH, (size >> (WIDTH_BITS * (tile.level or 0))) - tile.number * WIDTH)
+    if width < tile.width:
+        return False
+    ours = source.read(tile._replace(width=width))
+    if tile.level is not None:
+        return data == ours[: tile.width * HASH_BYTES]
+    return data == encode_bundle(decode_bundle(ours)[: tile.width])
+
+
+def _anothers(path: Path, tile: Tile) -> LogError:
+    return LogError(
+        f"{path} is not the {tile.path} of this log: the directory is another log's, or was altered. Publish to an empty one, or remove "
+        "that file and publish again"
+    )
+
+
 # --- copying -----------------------------------------------------------------------------------------------------------
 
 
@@ -191,10 +230,7 @@ def _is_there(source: LogDirectory, copy: LogDirectory, tile: Tile, *, by_bytes:
         return False
     if (data == source.read(tile)) if by_bytes else (size == _size_of(source, tile)):
         return True
-    raise LogError(
-        f"{path} is not the {tile.path} of this log: the directory is another log's, or was altered. Publish to an empty one, or remove "
-        "that file and publish again"
-    )
+    raise _anothers(path, tile)
 
 
 def _size_of(source: LogDirectory, tile: Tile) -> int:

@@ -144,12 +144,21 @@ def test_a_checkpoint_of_another_key_or_of_none_is_refused(log: LogDirectory, ta
             run(log, target)
 
 
-def test_another_log_without_a_checkpoint_is_refused(log: LogDirectory, target: Path) -> None:
+@pytest.mark.parametrize("size", [3, 255, 256, 300, 301, 600])
+def test_another_log_without_a_checkpoint_is_refused(log: LogDirectory, target: Path, size: int) -> None:
     write_log(log.path, entries_of(300))
-    write_log(target, [b"other %d" % number for number in range(300)])
+    write_log(target, [b"other %d" % number for number in range(size)])
     (target / CHECKPOINT).unlink()
     with nothing_changes(target), pytest.raises(LogError, match="another log's"):
         run(log, target)
+
+
+def test_what_a_first_publisher_left_of_a_smaller_log_is_taken_for_our_own(log: LogDirectory, target: Path) -> None:
+    write_log(target, entries_of(100))
+    (target / CHECKPOINT).unlink()
+    write_log(log.path, entries_of(200))
+    assert run(log, target).files == 3
+    assert_whole(target, entries_of(200))
 
 
 def test_a_covered_file_of_another_length_is_refused_and_a_missing_one_is_written_again(
