@@ -16,7 +16,8 @@ from shredder.log.directory import CHECKPOINT, LogDirectory
 from shredder.log.publish import publish
 from shredder.log.tiles import tiles_of
 from tests.forking import fork
-from tests.logs import LOG_KEY, assert_whole, entries_of, write_log
+from tests.logs import LOG_KEY, write_log
+from tests.publishing import assert_whole, entries_of
 
 STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "fcntl.flock"}
 """What Python tells of before it does it: between two of them nothing is changed but the content of a draft."""

@@ -18,7 +18,8 @@ from shredder.log.checkpoint import read_unverified
 from shredder.log.directory import CHECKPOINT, LogDirectory
 from shredder.log.publish import Advance, Published, publish
 from shredder.log.tiles import WIDTH, Tile, tiles_of
-from tests.logs import LOG_KEY, assert_whole, entries_of, signed, write_log
+from tests.logs import LOG_KEY, signed, write_log
+from tests.publishing import assert_whole, entries_of
 
 
 @pytest.fixture
