@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from keyvault.home import AUDITOR, open_engine
 from keyvault.persons import Person
 from keyvault.results import values_of
 from keyvault.testing import ManualClock
@@ -59,7 +61,8 @@ def shred(home: TestHome) -> None:
         assert execute(opened, policy, request).state is RequestState.DONE
         assert submitted(requests, "T-2")[1] is RequestState.REFUSED
         assert Destroyer(opened).destroy([GONE], ticket="T-3", requested_by="ada")[0].error is None
-        attest(opened, opened.engine, ADA)
+        with closing(open_engine(opened.path, opened.settings, role=AUDITOR)) as auditor:
+            attest(opened, auditor, ADA)
         opened.log.settle()
 
 
