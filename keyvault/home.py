@@ -132,7 +132,7 @@ def assemble(settings: Settings, database: Database, engine: TransitEngine, *, p
 
 
 def log_directory(directory: Path, settings: Settings) -> Path:
-    """Return where the log of the home in `directory` is."""
+    """Return where the log's files are: its setting, or `log` in the home."""
     return Path(settings.log_dir) if settings.log_dir else directory.resolve() / LOG_DIR
 
 
