@@ -179,6 +179,32 @@ def _size(directory: LogDirectory) -> int:
 @log.command()
 @json_option
 @click.pass_obj
+def mend(app: App) -> None:
+    """Write again what is missing or damaged in the log's directory, from the events that the database keeps.
+
+    For a directory that was lost, or restored from an older backup. The events must lead to the root that was signed; else nothing is written.
+    """
+    with app.opened() as home:
+        from keyvault.store import log as log_store
+        from shredder.log.directory import LogDirectory
+        from shredder.log.mending import mend as run
+        from shredder.log.proving import log_key
+
+        def entries(first: int, end: int) -> list[bytes]:
+            return home.database.read(lambda connection: log_store.bodies(connection, first, end))
+
+        known = home.database.read(log_store.recorded)
+        files = 0
+        if known.note is not None:
+            files = run(LogDirectory(home.log_directory), log_key(home), known.note.encode(), entries)
+        home.log.settle()
+    app.emit({"size": known.size, "files": files})
+    app.say(f"{known.size} entries; {files} files written")
+
+
+@log.command()
+@json_option
+@click.pass_obj
 def attest(app: App) -> int:
     """Have the engine list its keys and its rings' slots, compare them with the database, and put both into the log.
 

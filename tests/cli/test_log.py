@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from keyvault.store.tables import outbox
 from keyvault.transit.embedded import EmbeddedEngine
 from shredder.log.checkpoint import open_checkpoint
 from shredder.log.directory import CHECKPOINT, LogDirectory
@@ -18,6 +21,7 @@ from shredder.log.note import VerifierKey, parse_verifier_key
 from shredder.log.proof import parse_proof, verify_proof
 from tests.cli.conftest import PROGRAM, ROOT, Command
 from tests.homes import TestHome
+from tests.logs import check_log
 
 PERSON = "consumer/acct-001/+15551000862"
 OTHER = "consumer/acct-001/+15551000863"
@@ -205,6 +209,37 @@ def test_an_altered_log_proves_nothing(used: TestHome, keyvault: Command, tmp_pa
     result = keyvault("log", "prove", PERSON, tmp_path / "out")
     assert (result.code, result.out) == (3, "")
     assert not (tmp_path / "out").exists()
+
+
+# --- mend -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_directory_is_written_again(used: TestHome, keyvault: Command) -> None:
+    directory = used.path / "log"
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    shutil.rmtree(directory)
+    assert keyvault("log", "mend").out == "5 entries; 3 files written\n"
+    assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
+    assert keyvault("log", "mend", "--json").json == {"size": 5, "files": 0}
+    with used.opened() as home:
+        assert check_log(home).size == 5
+
+
+def test_a_new_home_has_nothing_to_mend(keyvault: Command) -> None:
+    assert keyvault("log", "mend", "--json").json == {"size": 0, "files": 0}
+
+
+def test_nothing_is_mended_from_a_database_that_was_altered(used: TestHome, keyvault: Command) -> None:
+    with used.opened() as home:
+        home.database.write(
+            lambda c: c.execute(sa.update(outbox).where(outbox.c.leaf_index == 2).values(body=b'{"type":"forged"}'))
+        )
+    directory = used.path / "log"
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    result = keyvault("log", "mend")
+    assert (result.code, result.out) == (1, "")
+    assert "do not lead to the root that was signed" in result.error
+    assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
 
 
 # --- attest -----------------------------------------------------------------------------------------------------------------
