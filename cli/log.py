@@ -203,9 +203,14 @@ def mend(app: App) -> None:
 
 
 @log.command()
+@click.option(
+    "--wrapped",
+    is_flag=True,
+    help="Count Vault's wrapped answers, too, which outlive keys: it looks at each of its tokens.",
+)
 @json_option
 @click.pass_obj
-def attest(app: App) -> int:
+def attest(app: App, *, wrapped: bool) -> int:
     """Have the engine list its keys and its rings' slots, compare them with the database, and put both into the log.
 
     Needs the role auditor. Exit code 1 if they differ: the event says by how much, the lines here say which.
@@ -216,7 +221,7 @@ def attest(app: App) -> int:
         from shredder.attest import attest as run
 
         with closing(open_engine(home.path, home.settings, role=AUDITOR)) as auditor:
-            found = run(home, auditor, system_user(os.getuid()))
+            found = run(home, auditor, system_user(os.getuid()), wrapped=wrapped)
         home.log.settle()
     _say_attested(app, found)
     return 0 if found.agrees else EXIT_REFUSED
@@ -232,11 +237,14 @@ def _say_attested(app: App, found: Attestation) -> None:
             "keys_digest": found.digest.hex(),
             "rings": len(found.slots),
             "slots": sum(found.slots.values()),
+            "wrapped": found.wrapped,
             **{name: sorted(keys) for name, keys in wrong.items()},
         }
     )
     app.say(f"keys          {len(found.keys.names)} (SHA-256 of their names: {found.digest.hex()})")
     app.say(f"rings         {len(found.slots)}, with {sum(found.slots.values())} slots given out")
+    if found.wrapped is not None:
+        app.say(f"wrapped       {found.wrapped} answers wait to be fetched, whoever asked for them")
     for name, what in _WRONG.items():
         for key_ref in sorted(wrong[name]):
             app.note(f"keyvault: alarm: key {key_ref} {what}")

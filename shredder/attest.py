@@ -27,12 +27,16 @@ _CUSTODIES = {"k-": "dedicated", "r-": "ring"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attestation:
-    """What was found, and the ids of the events that say so. `id`: 16 bytes; `slots`: reserved slots by ring id (16 bytes)."""
+    """What was found, and the ids of the events that say so. `id`: 16 bytes; `slots`: reserved slots by ring id (16 bytes).
+
+    `wrapped`: answers of the engine that wait to be fetched, whoever asked for them; None where they were not counted, or cannot be.
+    """
 
     id: bytes
     keys: KeyComparison
     digest: bytes
     slots: Mapping[bytes, int]
+    wrapped: int | None
     events: Sequence[str]
 
     @property
@@ -41,12 +45,14 @@ class Attestation:
         return not (self.keys.missing or self.keys.returned or self.keys.unknown)
 
 
-def attest(home: Home, auditor: TransitEngine, person: Person) -> Attestation:
+def attest(home: Home, auditor: TransitEngine, person: Person, *, wrapped: bool = False) -> Attestation:
     """Have the engine list what it holds, with the rights of `auditor`, and write it down; whether it agrees is the caller's to judge.
 
+    `wrapped`: count wrapped answers, too, for which each of the engine's tokens is looked at.
     Raises what the engine and the database do.
     """
     keys, slots = compare_keys(home.database, auditor), reserved_slots(auditor)
+    waiting = auditor.wrapped_answers() if wrapped else None
     identity, digest = secrets.token_bytes(ATTESTATION_ID_BYTES), keys_digest(keys.names)
     payload: dict[str, Value] = {
         "attestation": b64(identity),
@@ -57,10 +63,13 @@ def attest(home: Home, auditor: TransitEngine, person: Person) -> Attestation:
         "missing": len(keys.missing),
         "returned": len(keys.returned),
         "unknown": len(keys.unknown),
+        "wrapped": waiting,
     }
     events = _events(home, payload, slots)
     home.database.write(lambda connection: outbox.append(connection, events))
-    return Attestation(id=identity, keys=keys, digest=digest, slots=slots, events=[event.id for event in events])
+    return Attestation(
+        id=identity, keys=keys, digest=digest, slots=slots, wrapped=waiting, events=[event.id for event in events]
+    )
 
 
 def keys_digest(names: Sequence[str]) -> bytes:

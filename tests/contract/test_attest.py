@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
 from keyvault.errors import InvalidFormatError, PermissionDeniedError
 from keyvault.events import b64
@@ -23,6 +24,7 @@ from keyvault.transit.embedded import EmbeddedEngine
 from shredder import attest as attesting
 from shredder.attest import Attestation, attest
 from tests.homes import TestHome, embedded_home, in_dedicated_custody, in_ring_custody
+from tests.servers import VaultServer
 
 PEOPLE = [f"consumer/acct-001/{number}" for number in range(3)]
 MONTH = "communications/acct-001/2026-11"
@@ -102,6 +104,29 @@ def test_the_auditor_sees_and_cannot_use(home: TestHome) -> None:
         with closing(open_engine(opened.path, opened.settings, role=AUDITOR)) as auditor:
             (error,) = auditor.generate_data_keys([SYSTEM_KEY])
         assert isinstance(error, PermissionDeniedError)
+
+
+@in_dedicated_custody
+@pytest.mark.parametrize("home", ["vault+postgresql"], indirect=True)
+def test_wrapped_answers_are_counted_where_somebody_asks(home: TestHome, vault_server: VaultServer) -> None:
+    with home.opened("issuer") as opened, closing(open_engine(opened.path, opened.settings, role=AUDITOR)) as auditor:
+        assert attest(opened, auditor, ADA).wrapped is None
+        before = auditor.wrapped_answers()
+        wrap(vault_server)
+        found = attest(opened, auditor, ADA, wrapped=True)
+        assert [event["wrapped"] for event in attested(opened)] == [None, found.wrapped]
+    assert before is not None
+    assert found.wrapped is not None
+    assert found.wrapped > 0
+
+
+def wrap(server: VaultServer) -> None:
+    """Leave an answer wrapped, for longer than the test takes."""
+    headers = {"X-Vault-Token": server.root_token, "X-Vault-Wrap-TTL": "300s"}
+    with urllib3.PoolManager(ca_certs=str(server.ca_file)) as http:
+        assert (
+            http.request("POST", f"{server.addr}/v1/sys/wrapping/wrap", json={"a": "b"}, headers=headers).status == 200
+        )
 
 
 # --- differences, on the embedded pair ---------------------------------------------------------------------------------------
