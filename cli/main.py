@@ -30,6 +30,7 @@ COMMANDS = {
     "request": "cli.requests:request",
     "policy": "cli.policy:policy",
     "facts": "cli.facts:facts",
+    "log": "cli.log:log",
     "import-records": "cli.records:import_records",
     "demo": "cli.demo:demo",
 }
