@@ -38,6 +38,7 @@ from keyvault.store.tables import (
     system,
 )
 from keyvault.subjects import AccountStatus, SubjectKind
+from keyvault.wrapped import CustodyCode
 
 _INDEX = "rebuild_commitments"
 PAGE = 5_000
@@ -104,6 +105,29 @@ def without_lookup(connection: Connection, *, ring_id: bytes | None, after: byte
     )
     ids = list(connection.execute(query.order_by(scopes.c.id).limit(PAGE)).scalars())
     return [row for _, row in sorted(scope_store.by_id(connection, ids).items())]
+
+
+def in_slots(connection: Connection, ring_id: bytes, slots: Iterable[int]) -> list[bytes]:
+    """Return the ids of the scopes in these slots of a ring."""
+    found: list[bytes] = []
+    for condition in conditions(connection, scopes.c.slot, slots):
+        found += connection.execute(sa.select(scopes.c.id).where(scopes.c.ring_id == ring_id, condition)).scalars()
+    return sorted(found)
+
+
+def known_slots(connection: Connection, ring_id: bytes) -> frozenset[int]:
+    """Return the slots of a ring that any scope has or had."""
+    return frozenset(connection.execute(sa.select(scopes.c.slot).where(scopes.c.ring_id == ring_id)).scalars())
+
+
+def live_keys(connection: Connection, *, after: bytes) -> list[tuple[bytes, str]]:
+    """Return up to 5,000 live scopes in dedicated custody behind an id, with the names of their keys."""
+    query = sa.select(scopes.c.id, scopes.c.key_ref).where(
+        scopes.c.id > after,
+        scopes.c.custody == int(CustodyCode.DEDICATED),
+        scopes.c.state.in_([str(KeyState.ACTIVE), str(KeyState.SUSPENDED)]),
+    )
+    return [(row.id, row.key_ref) for row in connection.execute(query.order_by(scopes.c.id).limit(PAGE))]
 
 
 def write_lookups(connection: Connection, lookups: Mapping[bytes, bytes]) -> None:

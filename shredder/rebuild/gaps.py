@@ -11,14 +11,16 @@ NAMED = 10
 
 
 class GapCode(StrEnum):
-    """What could not be rebuilt fully; events of this version leave none of these but the last."""
+    """What could not be rebuilt fully. Of events of this version only the last three can come."""
 
     SUSPENSION = "suspension-without-cause"
     MONTH = "destroyed-month-without-look-up"
     CONTENT = "request-without-content"
     STATE = "request-state-not-told"
     RING = "ring-without-event"
-    KEY = "live-scope-without-key"
+    FENCE = "fence-lost"
+    SLOT = "ring-with-unknown-destructions"
+    NAME = "live-scope-without-look-up"
 
 
 CONSEQUENCES: Mapping[GapCode, str] = {
@@ -27,7 +29,9 @@ CONSEQUENCES: Mapping[GapCode, str] = {
     GapCode.CONTENT: "a submission that is repeated is refused as another one, and what the request names must be listed and approved again",
     GapCode.STATE: "a refused request may have waited for billing: submit it again under a new ticket if so",
     GapCode.RING: "a ring was closed: it takes no more scopes, and those that are in it are not touched",
-    GapCode.KEY: "a live scope's key is not in the engine: it is found by its id only, see `keyvault doctor`",
+    GapCode.FENCE: "a live scope's key is not in the engine, as when its fence had not reached the log: it is fenced anew, and the next run proves it gone",
+    GapCode.SLOT: "scopes were destroyed in a ring of which the log knows nothing: nothing is destroyed in that ring until it is replayed",
+    GapCode.NAME: "a live scope's name does not open, since the key that it had before it was moved is gone: it is found by its id only",
 }
 
 

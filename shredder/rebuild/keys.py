@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
@@ -38,6 +39,13 @@ RING_KEY, SCOPE_KEY = "r-", "k-"
 GONE = (KeyMissingError, PuncturedError, ScopeFencedError, ScopeDestroyedError)
 
 
+class _Found(NamedTuple):
+    """A ring that the engine has: how far it has come, and the slots whose nodes are gone."""
+
+    handle: RingHandle
+    punctured: frozenset[int]
+
+
 class EngineReader:
     """Completes a database whose entries are all applied, from an engine that was opened as shredder."""
 
@@ -58,50 +66,82 @@ class EngineReader:
         self._incarnation = incarnation
         self._states = RingStates(engine, incarnation)
 
-    def complete_rings(self, gaps: Gaps, now: datetime) -> None:
-        """Write how far each ring's state, key and slots have come; a ring that the engine alone knows takes no scopes."""
+    def complete_rings(self, gaps: Gaps, now: datetime) -> list[bytes]:
+        """Write how far each ring's state, key and slots have come; a ring that the engine alone knows takes no scopes.
+
+        Returns the ids of live scopes whose nodes are gone.
+        """
         listed = {
             bytes.fromhex(name[len(RING_KEY) :]) for name in self._engine.list_keys() if name.startswith(RING_KEY)
         }
         rows = {ring.id: ring for ring in self._database.read(ring_store.all_rings)}
         slots = self._database.read(rebuilding.slots_in_use)
+        lost: list[bytes] = []
         changed: list[RingRow] = []
         added: list[RingRow] = []
         for ring_id in sorted(rows.keys() | listed):
             ring = rows.get(ring_id) or unknown_ring(ring_id, self._incarnation)
             if not told(ring):
                 gaps.add(GapCode.RING, ring_id)
-            done = self._completed(ring, slots.get(ring_id), now, there=ring_id in listed)
+            found = self._found(ring_id) if ring_id in listed else None
+            lost += self._lost_in(ring_id, found, gaps)
+            done = self._completed(ring, found, slots.get(ring_id), now)
             (changed if ring_id in rows else added).append(done)
         self._database.write(partial(rebuilding.write_rings, added=added, changed=changed))
+        return lost
 
-    def _completed(self, ring: RingRow, slot: int | None, now: datetime, *, there: bool) -> RingRow:
+    def _completed(self, ring: RingRow, found: _Found | None, slot: int | None, now: datetime) -> RingRow:
         month = None
         if not told(ring):
             month = self._database.read(partial(rebuilding.month_of_ring, ring_id=ring.id))
         chunks = 0 if slot is None else chunk_number(slot)
-        return completed(ring, self._handle(ring.id) if there else None, chunks=chunks, month=month, now=now)
+        return completed(ring, None if found is None else found.handle, chunks=chunks, month=month, now=now)
 
-    def _handle(self, ring_id: bytes) -> RingHandle | None:
+    def _found(self, ring_id: bytes) -> _Found | None:
         """Return how far a ring has come; None where it was announced, or half destroyed, and has no state."""
         try:
             loaded = self._states.load(ring_id)
         except KeyMissingError:
             return None
         try:
-            return RingHandle(
+            handle = RingHandle(
                 ring_id=ring_id, capacity=loaded.state.capacity, epoch=loaded.epoch, key_version=loaded.key_version
             )
+            return _Found(handle, frozenset(loaded.state.punctured))
         finally:
             loaded.state.wipe()
+
+    def _lost_in(self, ring_id: bytes, found: _Found | None, gaps: Gaps) -> list[bytes]:
+        """Return the live scopes of a ring whose nodes are gone; note a ring with punctures of scopes that no event created."""
+
+        def work(connection: Connection) -> tuple[list[bytes], bool]:
+            live = ring_store.live_slots(connection, ring_id)
+            gone = live if found is None else live & found.punctured
+            known = rebuilding.known_slots(connection, ring_id)
+            unknown = found is not None and not found.punctured <= known
+            return rebuilding.in_slots(connection, ring_id, gone), unknown
+
+        lost, unknown = self._database.read(work)
+        if unknown:
+            gaps.add(GapCode.SLOT, ring_id)
+        return lost
+
+    def lost_keys(self) -> list[bytes]:
+        """Return the live scopes in dedicated custody whose keys the engine does not have."""
+        listed = set(self._engine.list_keys())
+        lost: list[bytes] = []
+        after = b""
+        while rows := self._database.read(partial(rebuilding.live_keys, after=after)):
+            lost += [scope_id for scope_id, key in rows if key not in listed]
+            after = rows[-1][0]
+        return lost
 
     # --- look-ups -----------------------------------------------------------------------------------------------------
 
     def complete_lookups(self, gaps: Gaps, progress: Callable[[int], None]) -> None:
         """Open the names of people's live scopes, each with the scope's own key, and write the look-ups in them.
 
-        A live scope whose key is missing stays without one, and is noted; so does one that is fenced and whose key is gone already, which
-        nobody may find by name again anyway. Raises `VerificationError` for a name that is not the one committed to, and what the
+        One that is fenced and whose key is gone already stays without. Raises `VerificationError` for a name that is not the one committed to, and what the
         engine raises.
         """
         for rows in self._nameless():
@@ -127,7 +167,7 @@ class EngineReader:
     def _lookup(self, row: ScopeRow, opened: bytearray | KeyVaultError, gaps: Gaps) -> bytes | None:
         if isinstance(opened, GONE):
             if row.state is not KeyState.DEACTIVATED:
-                gaps.add(GapCode.KEY, row.id)
+                gaps.add(GapCode.NAME, row.id)
             return None
         if isinstance(opened, KeyVaultError):
             raise opened

@@ -5,7 +5,7 @@ Interrupted anywhere it leaves a database that no command opens and that no rebu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +18,7 @@ from keyvault.custody.base import Custody
 from keyvault.custody.dedicated import DedicatedCustody
 from keyvault.custody.ring import RingCustody
 from keyvault.errors import StoreError
+from keyvault.events import POLICY_VERSION
 from keyvault.home import LOG_DIR, make_clock, open_engine
 from keyvault.initialize import FIRST_INCARNATION, LOG_ORIGIN_PREFIX
 from keyvault.log_head import read_head
@@ -34,8 +35,9 @@ from shredder.policy import Policy
 from shredder.policy_file import load_policy
 from shredder.rebuild.batch import apply_batch, batches
 from shredder.rebuild.facts import policy_of, policy_row
-from shredder.rebuild.gaps import Gaps
+from shredder.rebuild.gaps import GapCode, Gaps
 from shredder.rebuild.keys import EngineReader
+from shredder.rebuild.lost import fence_lost
 from shredder.rebuild.verified import VerifiedLog, verify_log
 from shredder.reporting import judge_all
 
@@ -135,13 +137,19 @@ class _Rebuild:
         custodies = _custodies(self._database, self._engine, self._settings, self._incarnation)
         reader = EngineReader(self._database, self._engine, self._keys, custodies, incarnation=self._incarnation)
         try:
-            reader.complete_rings(self._gaps, now)
+            self._fence_lost([*reader.complete_rings(self._gaps, now), *reader.lost_keys()], now)
             reader.complete_lookups(self._gaps, self._progress("opening names", None))
         finally:
             for custody in custodies.values():
                 custody.close()
         judge_all(self._database, self._policy or load_policy(None))
         return reader.abandon_unheld(now)
+
+    def _fence_lost(self, ids: Sequence[bytes], now: datetime) -> None:
+        version = POLICY_VERSION if self._policy is None else self._policy.version
+        fence_lost(self._database, self._keys, ids, policy=version, now=now)
+        for scope_id in ids:
+            self._gaps.add(GapCode.FENCE, scope_id)
 
     def _finish(self, connection: Connection, log: VerifiedLog) -> None:
         rebuilding.hold_uncovered(connection, self._uncovered)
