@@ -33,6 +33,7 @@ from keyvault.store import requests as request_store
 from keyvault.store import scopes as scope_store
 from keyvault.store.requests import ItemKey, RequestRow
 from keyvault.suspension import resume_items
+from keyvault.system_keys import SystemKeys
 from shredder.entitlement import Decision, Verdict
 from shredder.policy import Policy, Reason, Requester, RequestKind
 from shredder.request_events import listed, seal_content
@@ -107,7 +108,10 @@ class Requests:
         found = find_submitted(self._home, self._policy, submission)
         verdict = found.verdict(self._policy, submission.requester, submission.kind)
         row = self._new_row(submission, person, found, verdict, break_glass=break_glass)
-        taken = self._home.database.write(partial(self._receive, row=row, found=found))
+        receive = partial(
+            self._receive, row=row, found=found, content=_logged_content(self._home.keys, submission, row)
+        )
+        taken = self._home.database.write(receive)
         if not taken:  # another process was faster with the same ticket
             earlier = self._earlier(submission)
             return self._view(row if earlier is None else earlier)
@@ -121,6 +125,11 @@ class Requests:
     def _earlier(self, submission: Submission) -> RequestRow | None:
         ticket = self._home.keys.pseudonym_of("ticket", submission.ticket)
         found = self._home.database.read(lambda c: request_store.by_ticket(c, ticket, submission.row))
+        if found is not None and found.content == request_store.NO_CONTENT:
+            raise InvalidInputError(
+                f"request {found.id.hex()} came with row {submission.row} of this ticket, and what it said is not kept any more, so that "
+                "nobody knows whether this is the same again: see `keyvault request show`, and what is asked for beside it needs a ticket of its own"
+            )
         if found is not None and found.content != self._content(submission):
             raise InvalidInputError(
                 f"request {found.id.hex()} came with row {submission.row} of this ticket, and asked for something else: "
@@ -156,7 +165,7 @@ class Requests:
             break_glass=break_glass and state is RequestState.APPROVED,
         )
 
-    def _receive(self, connection: Connection, *, row: RequestRow, found: Found) -> bool:
+    def _receive(self, connection: Connection, *, row: RequestRow, found: Found, content: str | None) -> bool:
         if not request_store.insert(connection, row):
             return False
         radius = radius_of(found)
@@ -176,7 +185,7 @@ class Requests:
             "state": row.state,
             "waits_for": row.refusal if row.state == RequestState.AWAITING_BILLING else None,
             "break_glass": row.break_glass,
-            "content": b64(seal_content(self._home.keys, row.id, row.content)),
+            "content": content,
         }
         self._tell(connection, EventType.REQUEST_RECEIVED, received, at=row.received_at)
         self._list(connection, row, found, at=row.received_at)
@@ -408,6 +417,13 @@ class Requests:
             destroyed_by = next((scope.destroy_id for scope in rows.values() if scope.destroy_id), None)
         radius = radius_of(Found(items=tuple(items), rows=rows, situations=()))
         return RequestView(row=row, radius=radius, destroyed_by=destroyed_by)
+
+
+def _logged_content(keys: SystemKeys, submission: Submission, row: RequestRow) -> str | None:
+    """Return what the event says of what was handed in: nothing where it names people, whose names could be confirmed by it for ever."""
+    if any(scope.rules.names_person for scope in submission.parsed):
+        return None
+    return b64(seal_content(keys, row.id, row.content))
 
 
 def _first_state(kind: RequestKind, verdict: Verdict, *, break_glass: bool) -> RequestState:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from keyvault.errors import KeyVaultError
 from keyvault.events import EventType
-from keyvault.store.requests import ItemKey, RequestRow
+from keyvault.store.requests import NO_CONTENT, ItemKey, RequestRow
 from keyvault.system_keys import SystemKeys
 from shredder.policy import Reason
 from shredder.rebuild.entries import Entry
@@ -16,8 +16,6 @@ from shredder.rebuild.rows import Rows
 from shredder.request_events import open_content, open_items
 from shredder.requests import APPROVAL_EXPIRED, LIST_CHANGED, OPEN, REJECTED, RequestState
 
-NO_CONTENT = bytes(32)
-"""Stands where an older event does not carry the HMAC; no submission has it."""
 VOIDED = (RequestState.AWAITING_APPROVAL, RequestState.EXPIRED)
 _BY_REASON = {
     REJECTED: RequestState.REJECTED,
@@ -127,9 +125,11 @@ class RequestTables:
     def _content(self, entry: Entry, request_id: bytes) -> bytes:
         if "content" not in entry:
             self._gaps.add(GapCode.CONTENT, request_id)
+        sealed = entry.optional_data("content")
+        if sealed is None:
             return NO_CONTENT
         try:
-            return open_content(self._keys, request_id, entry.data("content"))
+            return open_content(self._keys, request_id, sealed)
         except KeyVaultError as error:
             raise entry.wrong("what it seals does not open: the engine's journal key is another's") from error
 
