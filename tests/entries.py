@@ -89,6 +89,7 @@ class Entries:
         return self.add("scope.created", **{**given, **fields})
 
     def of_scope(self, kind: str, scope: str, /, **fields: Any) -> dict[str, Any]:
+        fields = {"cause": "user", **fields} if kind == "scope.suspended" else fields
         return self.add(kind, **{"scope": name32(scope), "scope_id": name16(scope), **fields})
 
     def fenced(self, *scopes: str, destroy: str = "d", records: Sequence[str] = (), **fields: Any) -> dict[str, Any]:
@@ -170,6 +171,7 @@ class Entries:
         given = {
             "account": None,
             "break_glass": False,
+            "content": None,
             "digest": list_digest(request, scopes),
             "due_by": instant(self.at + 30 * DAY),
             "kind": "anonymize",
@@ -182,8 +184,21 @@ class Entries:
             "state": "awaiting-approval",
             "submitted_by": name32("ada"),
             "ticket": name32("ticket " + request),
+            "waits_for": None,
         }
-        return self.add("request.received", policy="p/1", **{**given, **fields})
+        received = self.add("request.received", policy="p/1", **{**given, **fields})
+        self.listed(received)
+        return received
+
+    def listed(self, received: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+        given = {
+            "digest": received["digest"],
+            "items": "A" * 60,
+            "piece": 0,
+            "pieces": 1,
+            "request": received["request"],
+        }
+        return self.add("request.listed", policy="p/1", **{**given, **fields})
 
     def approved(self, received: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
         given = {
@@ -196,7 +211,18 @@ class Entries:
         return self.add("request.approved", policy="p/1", **{**given, **fields})
 
     def refused(self, received: Mapping[str, Any], reason: str, **fields: Any) -> dict[str, Any]:
-        given = {"by": None, "destroy_id": None, "reason": reason, "request": received["request"]}
+        states = {
+            "list-changed": "awaiting-approval",
+            "approval-expired": "expired",
+            "awaiting-billing": "awaiting-billing",
+        }
+        given = {
+            "by": None,
+            "destroy_id": None,
+            "reason": reason,
+            "request": received["request"],
+            "state": states.get(reason, "refused"),
+        }
         return self.add("request.refused", policy="p/1", **{**given, **fields})
 
     def fenced_for(
@@ -237,6 +263,7 @@ class Entries:
             "returned": 0,
             "rings": [{"ring": name16(ring), "slots": count} for ring, count in slots.items()],
             "unknown": 0,
+            "wrapped": None,
         }
         return self.add("inventory.attested", **{**given, **fields})
 

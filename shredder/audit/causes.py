@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
-
-from msgspec import UNSET
 
 from keyvault.events import POLICY_VERSION, b64
 from shredder.audit.due import Due, Policies
@@ -31,7 +29,11 @@ LOST: Final = "database-lost"
 """The reason of what was fenced anew because its fence was lost with the database before it was in the log, and its cause with it."""
 VOIDING: Final = frozenset({"list-changed", "approval-expired"})
 """Why an approval holds no more, while its request stays open."""
-ENDING: Final = frozenset({*map(str, Reason), "rejected"}) - {str(Reason.AWAITING_BILLING)}
+AWAITING_BILLING: Final = str(Reason.AWAITING_BILLING)
+"""A reason, and a state."""
+ENDING: Final = frozenset({*map(str, Reason), "rejected"}) - {AWAITING_BILLING}
+LAST: Final = 16
+"""How many entries at a log's end may be of transactions whose other entries the next checkpoint has."""
 CARRIED_OUT: Final = frozenset({RequestKind.ANONYMIZE, RequestKind.DELETE})
 
 Item = tuple[int, str]
@@ -42,7 +44,7 @@ Item = tuple[int, str]
 class _Request:
     """A request. `digest`: of the list that was last put down. `over`: why nothing may be destroyed for it any more.
 
-    `items`: what was destroyed for it since the approval that holds, `earlier` before that.
+    `waiting`: for billing. `items`: what was destroyed for it since the approval that holds, `earlier` before that.
     """
 
     received: RequestReceived
@@ -51,6 +53,8 @@ class _Request:
     over: str | None = None
     refused: bool = False
     changed: bool = False
+    listed: bool = False
+    waiting: bool = False
     pieces: int = 0
     approval: RequestApproved | None = None
     approved_at: int = 0
@@ -88,7 +92,7 @@ class Causes:
                 "impossible-step",
                 f"request {event.request}, to {event.kind}, cannot stand at {event.state} when it is received",
             )
-        if event.waits_for is not UNSET and (event.waits_for is None) == (event.state == "awaiting-billing"):
+        if (event.waits_for is None) == (event.state == AWAITING_BILLING):
             self._findings.add(
                 "impossible-step", f"request {event.request} is {event.state}, and what it waits for says otherwise"
             )
@@ -97,32 +101,21 @@ class Causes:
         self._rows.add((event.ticket, event.row))
         over = event.state if event.state in {"refused", "done"} else None
         self._requests[event.request] = _Request(
-            received=event, entry=self._findings.entry, digest=event.digest, over=over
+            received=event,
+            entry=self._findings.entry,
+            digest=event.digest,
+            over=over,
+            waiting=event.state == AWAITING_BILLING,
         )
 
-    def refuse(self, event: RequestRefused, destroy_ids: frozenset[str] | dict[str, int]) -> None:
+    def refuse(self, event: RequestRefused, destroy_ids: Collection[str]) -> None:
         """Take in `request.refused`; `destroy_ids` are those of destructions so far."""
         request = self._find(event.request)
         if request is None:
             return
         at_once = request.over == "refused" and not request.refused
         request.refused = True
-        if event.reason not in ENDING | VOIDING | {str(Reason.AWAITING_BILLING)}:
-            self._findings.add(
-                "unknown-code", f"request {event.request} is refused for {event.reason}, which is no reason"
-            )
-        if event.destroy_id is not None and (
-            event.reason != Reason.ALREADY_DESTROYED or event.destroy_id not in destroy_ids
-        ):
-            self._findings.add(
-                "no-fence",
-                f"request {event.request} names the destruction {event.destroy_id}, which is not in the log before it",
-            )
-        if (event.by is None) != (event.reason in VOIDING) and event.reason in VOIDING | {"rejected"}:
-            self._findings.add(
-                "wrong-person",
-                f"request {event.request}: {event.reason} is {'by a person' if event.by is None else 'by no person'}",
-            )
+        self._check_refusal(event, destroy_ids)
         if at_once and event.by != request.received.submitted_by:
             self._findings.add(
                 "wrong-person", f"request {event.request} was refused on receipt, by another than who handed it in"
@@ -137,6 +130,30 @@ class Causes:
             self._void(request)
         elif event.reason in ENDING:
             request.over = "refused"
+        request.waiting = event.reason == AWAITING_BILLING
+
+    def _check_refusal(self, event: RequestRefused, destroy_ids: Collection[str]) -> None:
+        """Look at what a refusal says by itself."""
+        if event.reason not in ENDING | VOIDING | {AWAITING_BILLING}:
+            self._findings.add(
+                "unknown-code", f"request {event.request} is refused for {event.reason}, which is no reason"
+            )
+        if event.state != _state_after(event.reason):
+            self._findings.add(
+                "impossible-step", f"request {event.request} is refused for {event.reason}, and stands at {event.state}"
+            )
+        if event.destroy_id is not None and (
+            event.reason != Reason.ALREADY_DESTROYED or event.destroy_id not in destroy_ids
+        ):
+            self._findings.add(
+                "no-fence",
+                f"request {event.request} names the destruction {event.destroy_id}, which is not in the log before it",
+            )
+        if (event.by is None) != (event.reason in VOIDING) and event.reason in VOIDING | {"rejected"}:
+            self._findings.add(
+                "wrong-person",
+                f"request {event.request}: {event.reason} is {'by a person' if event.by is None else 'by no person'}",
+            )
 
     def list_(self, event: RequestListed) -> None:
         """Take in `request.listed`: what is named from here on, in one piece after another."""
@@ -152,6 +169,9 @@ class Causes:
                 "list-incomplete",
                 f"request {event.request}: piece {event.piece} of {event.pieces} is not the next of its list",
             )
+        if not request.listed and event.digest != request.digest:
+            self._findings.add("other-list", f"request {event.request} was received with another list than is put down")
+        request.listed = True
         request.pieces = (event.piece + 1) % event.pieces
         request.changed = request.changed or event.digest != request.digest
         request.digest = event.digest
@@ -163,11 +183,12 @@ class Causes:
             return
         self._check_open(request, event.state)
         approved = request.approval is not None or request.received.break_glass
-        if approved == (event.state == "awaiting-approval"):
+        if approved == (event.state == "awaiting-approval") or request.waiting == (event.state == "done"):
             self._findings.add(
                 "impossible-step",
                 f"request {event.request} is {event.state}, and was {'approved' if approved else 'not approved'}",
             )
+        request.waiting = False
         if event.state == "done":
             request.over = "done"
 
@@ -194,6 +215,7 @@ class Causes:
             )
         if event.state == "done" and not request.received.break_glass:
             self._findings.add("impossible-step", f"request {event.request} was done before it was approved")
+        request.waiting = event.state == AWAITING_BILLING
         request.approval, request.approved_at = event, self._findings.entry
 
     def cancel(self, event: RequestCancelled) -> None:
@@ -268,6 +290,8 @@ class Causes:
         self._check_open(request, "carried out")
         if received.kind not in CARRIED_OUT:
             self._no_cause(event, f"its request {request_id} is to {received.kind}, which destroys nothing")
+        if request.waiting:
+            self._no_cause(event, f"its request {request_id} waits for billing")
         said = event.ticket, event.requested_by, event.reason
         if said != (received.ticket, received.submitted_by, received.reason or DEFAULT_REASON):
             self._no_cause(event, f"its ticket, requester or reason is another than that of its request {request_id}")
@@ -290,15 +314,22 @@ class Causes:
 
     # --- at the end ----------------------------------------------------------------------------------------------
 
-    def finish(self) -> None:
-        """Note what only the whole log shows: what was destroyed for a request that its approval was not for."""
+    def finish(self, entries: int) -> None:
+        """Note what only the whole log, of so many entries, shows: what was destroyed for a request that its approval was not for."""
         for request_id, request in self._requests.items():
-            if request.received.state == "refused" and not request.refused:
-                self._findings.add(
-                    "impossible-step", f"request {request_id} was refused, and no entry says why", entry=request.entry
-                )
+            if request.entry + LAST < entries:
+                self._check_whole(request_id, request)
             if request.items:
                 self._check_list(request_id, request)
+
+    def _check_whole(self, request_id: str, request: _Request) -> None:
+        """Look for what was written together with the receipt of a request."""
+        if request.received.state == "refused" and not request.refused:
+            self._findings.add(
+                "impossible-step", f"request {request_id} was refused, and no entry says why", entry=request.entry
+            )
+        if not request.listed or request.pieces:
+            self._findings.add("list-incomplete", f"request {request_id} has no whole list", entry=request.entry)
 
     def owed(self) -> list[str]:
         """Return the ids of requests that were executed under break-glass, and that nobody has signed yet."""
@@ -330,6 +361,12 @@ def _first_states(event: RequestReceived) -> frozenset[str]:
     if event.kind in CARRIED_OUT:
         return frozenset({"awaiting-approval", "awaiting-billing", "refused"})
     return frozenset({"refused", "done"}) if event.kind is RequestKind.UNDELETE else frozenset({"refused"})
+
+
+def _state_after(reason: str) -> str:
+    """Return where a request stands that is refused, or loses its approval, for a reason."""
+    special = {"list-changed": "awaiting-approval", "approval-expired": "expired"}
+    return special.get(reason, reason if reason in {"rejected", AWAITING_BILLING} else "refused")
 
 
 def _approvals(request: _Request) -> set[tuple[int, str | None]]:

@@ -179,8 +179,7 @@ class Destructions:
                 self._findings.add(
                     "no-fence", f"what failed of scope {commitment} was not fenced by destruction {event.destroy_id}"
                 )
-        if event.fenced_at is not UNSET and event.lease_bound is not UNSET:
-            self._check_stamp(number, event.destroy_id, str(event.fenced_at), str(event.lease_bound))
+        self._check_stamp(number, event.destroy_id, event.fenced_at, event.lease_bound)
 
     def _is_of(self, number: int, scope: int, tags: Sequence[str]) -> bool:
         if not tags:

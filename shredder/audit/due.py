@@ -237,6 +237,20 @@ class Due:
         category = self._policies.current.categories.get(kind)
         return set() if category is None else {REASON_OF[category.rule]}
 
+    def may_be_withheld(self, number: int, at: datetime) -> bool:
+        """Tell whether facts suspend a scope at `at`.
+
+        Of users, contacts and business years any facts will do: from when they wait depends on the policy, and they are judged by the next
+        one before that is recorded.
+        """
+        kind = self._scopes.kind(number)
+        verdict = self._facts.verdict(self._scopes.accounts[number])
+        if verdict is None or kind is ScopeKind.COMMUNICATIONS:
+            return False
+        if SUBJECTS[kind] != SubjectKind.ACCOUNT:
+            return True
+        return verdict.suspend_at is not None and verdict.suspend_at <= at + CLOCKS
+
     def by_calendar(self, number: int) -> datetime | None:
         """Return when the calendar makes a scope due; None where it does not decide."""
         months = self._policies.months(self._scopes.kind(number))

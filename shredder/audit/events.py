@@ -73,7 +73,7 @@ class ScopeSuspended(_OfScope):
     """`scope.suspended`."""
 
     type: Literal["scope.suspended"]
-    cause: Literal["user", "facts", "waiting"] | UnsetType = UNSET
+    cause: Literal["user", "facts"]
 
 
 class ScopeResumed(_OfScope):
@@ -176,8 +176,8 @@ class DestroyFailed(_Event):
     fence: Uuid
     records: Tags
     scopes: Scopes
-    fenced_at: Instant | UnsetType = UNSET
-    lease_bound: Instant | UnsetType = UNSET
+    fenced_at: Instant
+    lease_bound: Instant
 
 
 class UnusedKeysDeleted(_Event):
@@ -252,8 +252,8 @@ class RequestReceived(_Event):
     state: Literal["awaiting-approval", "awaiting-billing", "refused", "done", "approved"]
     submitted_by: Bytes32
     ticket: Bytes32
-    content: Sealed | UnsetType | None = UNSET
-    waits_for: Code | UnsetType | None = UNSET
+    content: Sealed | None
+    waits_for: Code | None
 
 
 class RequestListed(_Event):
@@ -283,7 +283,7 @@ class RequestRefused(_Event):
     destroy_id: Bytes16 | None
     reason: Code
     request: Bytes16
-    state: Literal["refused", "rejected", "awaiting-billing", "awaiting-approval", "expired"] | UnsetType = UNSET
+    state: Literal["refused", "rejected", "awaiting-billing", "awaiting-approval", "expired"]
 
 
 class RequestApproved(_Event):
@@ -351,7 +351,7 @@ class InventoryAttested(_Event):
     returned: Count
     rings: Annotated[list[RingSlots], Meta(max_length=1_000)]
     unknown: Count
-    wrapped: Count | UnsetType | None = UNSET
+    wrapped: Count | None
 
 
 Event: TypeAlias = Union[  # noqa: UP007 - `|` of twenty names reads no better

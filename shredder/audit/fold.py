@@ -131,7 +131,7 @@ class Fold:
     def _taken_by(self) -> Mapping[type[Event], Callable[[Any], None]]:
         return {
             events.ScopeCreated: self._scopes.create,
-            events.ScopeSuspended: self._scopes.suspend,
+            events.ScopeSuspended: self._suspend,
             events.ScopeResumed: self._scopes.resume,
             events.ScopeMigrated: self._scopes.migrate,
             events.RecordSuspended: self._scopes.suspend_records,
@@ -188,6 +188,15 @@ class Fold:
         if type(event) is not events.ScopeCreated:  # whose policy is looked at with its form
             self._check_policy(event)
 
+    def _suspend(self, event: events.ScopeSuspended) -> None:
+        number = self._scopes.suspend(event)
+        if event.cause == "user" and event.policy != POLICY_VERSION:
+            self._findings.add(
+                "other-policy", f"a user's deletion rests on policy {event.policy!r}, and on none that is in force"
+            )
+        if number is not None and event.cause == "facts" and not self._due.may_be_withheld(number, moment(event.at)):
+            self._findings.add("no-cause", f"scope {event.scope} is suspended by facts, and none before it says so")
+
     def _check_policy(self, event: Event) -> None:
         if event.policy == POLICY_VERSION and event.type not in IN_FORCE_ONLY:
             return
@@ -208,7 +217,7 @@ class Fold:
             self._findings.add("id-used-twice", f"event {self._ids[index]} is in the log before", entry=index)
         self._scopes.check_ids()
         self._scopes.check_generations()
-        self._causes.finish()
+        self._causes.finish(self._next)
         self._inventory.finish()
         self._check_due(at)
         states = self._scopes.states

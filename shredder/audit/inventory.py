@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from msgspec import UNSET
-
 from shredder.audit.events import InventoryAttested, RingChanged
 from shredder.audit.finding import Findings
 from shredder.audit.forms import moment
@@ -36,7 +34,7 @@ class Attested:
     missing: int
     returned: int
     unknown: int
-    wrapped: int | None = None
+    wrapped: int | None
 
     @property
     def room(self) -> int:
@@ -110,7 +108,7 @@ class Inventory:
             missing=event.missing,
             returned=event.returned,
             unknown=event.unknown,
-            wrapped=None if event.wrapped is UNSET else event.wrapped,
+            wrapped=event.wrapped,
         )
         if self.last.scopes > self.last.slots:
             self._findings.add(

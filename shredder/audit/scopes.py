@@ -177,11 +177,12 @@ class Scopes:
             self._findings.add("never-created", f"scope {commitment} is named, and no entry before has created it")
         return number
 
-    def suspend(self, event: ScopeSuspended) -> None:
-        """Take in `scope.suspended`."""
+    def suspend(self, event: ScopeSuspended) -> int | None:
+        """Take in `scope.suspended`; return the scope's number, None where it cannot be."""
         number = self._move(event, State.ACTIVE, State.SUSPENDED)
         if number is not None and self.kind(number) is ScopeKind.COMMUNICATIONS:
             self.suspended[number] = moment(event.at)
+        return number
 
     def resume(self, event: ScopeResumed) -> None:
         """Take in `scope.resumed`."""

@@ -261,6 +261,7 @@ def test_what_failed_was_fenced(log: Entries) -> None:
         "erasure": uuid("run"),
         "errors": ["NotProvenError"],
         "fence": fence["id"],
+        **dated(fenced_at=AT, lease_bound=AT + timedelta(seconds=65)),
         "records": [],
     }
     log.add("destroy.failed", scopes=[name32("a")], **failed)
@@ -304,14 +305,14 @@ def test_a_request_with_its_approval_is_a_cause(log: Entries) -> None:
 def test_a_fence_says_what_was_approved(log: Entries, fields: dict[str, Any], code: str) -> None:
     received = approved_request(log)
     log.fenced_for(received, "s", **fields)
-    assert log.codes() == [("entry 4", code)]
+    assert log.codes() == [("entry 5", code)]
 
 
 def test_what_nobody_approved_has_no_cause(log: Entries) -> None:
     log.policy()
     log.created("s")
     log.fenced_for(log.received(), "s")
-    assert log.codes() == [("entry 3", "no-cause")]
+    assert log.codes() == [("entry 4", "no-cause")]
 
 
 def test_an_approval_that_comes_afterwards_is_none(log: Entries) -> None:
@@ -320,7 +321,7 @@ def test_an_approval_that_comes_afterwards_is_none(log: Entries) -> None:
     received = log.received()
     log.fenced_for(received, "s")
     log.approved(received)
-    assert ("entry 3", "no-cause") in log.codes()
+    assert ("entry 4", "no-cause") in log.codes()
 
 
 @pytest.mark.parametrize("reason", ["list-changed", "approval-expired"])
@@ -328,7 +329,7 @@ def test_an_approval_that_is_void_is_none(log: Entries, reason: str) -> None:
     received = approved_request(log)
     log.refused(received, reason)
     log.fenced_for(received, "s")
-    assert log.codes() == [("entry 5", "no-cause")]
+    assert log.codes() == [("entry 6", "no-cause")]
 
 
 @pytest.mark.parametrize("ending", ["request.refused", "request.cancelled", "request.moved"])
@@ -340,14 +341,17 @@ def test_a_request_that_is_over_is_no_cause(log: Entries, ending: str) -> None:
         more = {"cancelled_by": name32("ada")} if ending == "request.cancelled" else {"state": "done"}
         log.add(ending, policy="p/1", request=received["request"], **more)
     log.fenced_for(received, "s")
-    assert log.codes() == [("entry 5", "impossible-step")]
+    assert log.codes() == [("entry 6", "impossible-step")]
 
 
-def test_what_waits_for_billing_is_not_over(log: Entries) -> None:
+def test_what_waits_for_billing_is_not_over_and_not_carried_out_before(log: Entries) -> None:
     received = approved_request(log)
     log.refused(received, "awaiting-billing")
+    log.add("request.moved", policy="p/1", request=received["request"], state="approved")
     log.fenced_for(received, "s")
     assert not log.codes()
+    del log.events[-2]
+    assert log.codes() == [("entry 6", "no-cause")]
 
 
 def test_nobody_approves_alone_as_two(log: Entries) -> None:
@@ -355,7 +359,7 @@ def test_nobody_approves_alone_as_two(log: Entries) -> None:
     log.created("s")
     received = log.received()
     log.approved(received, approved_by=name32("ada"))
-    assert log.codes() == [("entry 3", "same-person")]
+    assert log.codes() == [("entry 4", "same-person")]
 
 
 def test_a_home_where_one_is_enough_says_so(log: Entries) -> None:
@@ -372,14 +376,14 @@ def test_an_approval_is_for_the_list_that_was_put_down(log: Entries) -> None:
     log.created("s")
     received = log.received()
     log.approved(received, digest=name32("another list"))
-    assert log.codes() == [("entry 3", "other-list")]
+    assert log.codes() == [("entry 4", "other-list")]
 
 
 def test_what_is_destroyed_is_the_list_that_was_approved(log: Entries) -> None:
     received = approved_request(log)
     log.created("t")
     log.fenced_for(received, "t")
-    assert log.codes() == [("entry 3", "other-list")]
+    assert log.codes() == [("entry 4", "other-list")]
 
 
 def test_a_list_that_was_put_down_anew_is_approved_anew(log: Entries) -> None:
@@ -391,7 +395,7 @@ def test_a_list_that_was_put_down_anew_is_approved_anew(log: Entries) -> None:
     log.approved({**received, "digest": name32("new")})
     assert not log.codes()
     log.add("request.listed", policy="p/1", piece=1, **again)
-    assert log.codes() == [("entry 8", "list-incomplete")]
+    assert log.codes() == [("entry 9", "list-incomplete")]
 
 
 def test_break_glass_is_carried_out_first_and_owes_a_signature(log: Entries) -> None:
@@ -415,23 +419,76 @@ def test_break_glass_is_carried_out_first_and_owes_a_signature(log: Entries) -> 
         {"state": "done"},
         {"kind": "hold"},
         {"break_glass": True},
-        {"waits_for": "awaiting-billing", "content": "A" * 64},
+        {"waits_for": "awaiting-billing"},
+        {"state": "awaiting-billing"},
     ],
 )
 def test_a_request_cannot_stand_there_when_it_is_received(log: Entries, fields: dict[str, Any]) -> None:
     log.policy()
     log.received(**fields)
-    assert log.codes() == [("entry 1", "impossible-step")]
+    assert ("entry 1", "impossible-step") in log.codes()
 
 
 def test_a_refusal_says_why(log: Entries) -> None:
     log.policy()
     received = log.received(state="refused")
-    assert log.codes() == [("entry 1", "impossible-step")]
-    log.refused(received, "not-entitled", by=name32("ada"))
     assert not log.codes()
-    log.events[-1]["reason"] = "because"
-    assert ("entry 2", "unknown-code") in log.codes()
+    followed(log)
+    assert log.codes() == [("entry 1", "impossible-step")]
+    refusal = log.refused(received, "not-entitled", by=name32("ada"))
+    assert not log.codes()
+    refusal["reason"] = "because"
+    assert log.codes() == [("entry 23", "unknown-code")]
+
+
+def followed(log: Entries) -> None:
+    """Let a log go on, so that what is not there will not come."""
+    for number in range(20):
+        log.created(f"later {number}")
+
+
+def test_a_request_has_its_whole_list(log: Entries) -> None:
+    log.policy()
+    received = log.received()
+    listed = log.events[-1]
+    listed["pieces"] = 2
+    assert not log.codes()
+    followed(log)
+    assert log.codes() == [("entry 1", "list-incomplete")]
+    log.listed(received, piece=1, pieces=2)
+    assert not log.codes()
+    log.events.remove(listed)
+    assert ("entry 22", "list-incomplete") in log.codes()
+    listed["pieces"], listed["digest"] = 1, name32("another")
+    log.events[-1] = listed
+    assert log.codes() == [("entry 22", "other-list")]
+
+
+@pytest.mark.parametrize("state", ["awaiting-approval", "rejected", "expired"])
+def test_a_refusal_leaves_a_request_where_its_reason_does(log: Entries, state: str) -> None:
+    log.policy()
+    received = log.received()
+    log.refused(received, "legal-hold")
+    assert not log.codes()
+    log.events[-1]["state"] = state
+    assert log.codes() == [("entry 3", "impossible-step")]
+
+
+def test_what_facts_suspend_they_say(log: Entries) -> None:
+    log.policy()
+    log.created("a")
+    log.facts(("account", "account", "not-in-good-standing"))
+    log.of_scope("scope.suspended", "a", cause="facts", policy="p/1")
+    assert not log.codes()
+    del log.events[2]
+    assert log.codes() == [("entry 2", "no-cause")]
+
+
+def test_a_deletion_rests_on_no_policy(log: Entries) -> None:
+    log.policy()
+    log.created("a")
+    log.of_scope("scope.suspended", "a", policy="p/1")
+    assert log.codes() == [("entry 2", "other-policy")]
 
 
 def test_an_automatic_destruction_is_due_by_the_rule_that_it_names(log: Entries) -> None:
