@@ -44,8 +44,8 @@ class Sequencer:
         Raises `LogError` when the log's directory is not the log, or cannot be written; `RestoreDetected` when database, engine and directory are
         from different moments; `Unavailable`. Nothing is signed then.
         """
-        head = read_head(self._engine, self._context.incarnation)
         known = self._context.database.read(log_store.recorded)
+        head = read_head(self._engine, self._context.incarnation)  # read last: it moves first
         before = _checkpoint_of(known, self._context.origin)
         _refuse_older_engine(before, head)
         target = head.size if before.size < head.size else self._assign(head)
