@@ -27,7 +27,8 @@ from shredder.entitlement import Decision, Verdict
 from shredder.erase import Outcome
 from shredder.fence import LIVE, Cause, StillDue
 from shredder.policy import Policy, Requester, RequestKind
-from shredder.request_targets import Found, digest_of, find_again, find_left, left_of, types_left
+from shredder.request_digest import digest_of
+from shredder.request_targets import Found, find_again, find_left, left_of, types_left
 from shredder.requests import APPROVAL_EXPIRED, LIST_CHANGED, RequestState
 
 Progress = Callable[[int], None]

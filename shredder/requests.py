@@ -35,7 +35,8 @@ from keyvault.store.requests import ItemKey, RequestRow
 from keyvault.suspension import resume_items
 from shredder.entitlement import Decision, Verdict
 from shredder.policy import Policy, Reason, Requester, RequestKind
-from shredder.request_targets import Found, Radius, digest_of, find_again, find_submitted, radius_of
+from shredder.request_digest import digest_of
+from shredder.request_targets import Found, Radius, find_again, find_submitted, radius_of
 from shredder.submission import Submission
 
 REQUEST_ID_BYTES = 16

@@ -1,1 +1,1 @@
-"""What auditors get and do: the pack, and its verification without a network, a database or an engine."""
+"""What an auditor verifies offline: the log's entries, and all that they show together. Nothing here needs a database or Vault."""
