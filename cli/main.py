@@ -30,6 +30,7 @@ COMMANDS = {
     "request": "cli.requests:request",
     "policy": "cli.policy:policy",
     "facts": "cli.facts:facts",
+    "audit": "cli.audit:audit",
     "import-records": "cli.records:import_records",
     "demo": "cli.demo:demo",
 }

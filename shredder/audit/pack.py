@@ -138,7 +138,7 @@ def _put_proofs(draft: _Draft, size: int, note: bytes, destroyed: Iterable[int])
 
 def _put_population(draft: _Draft, months: set[bytes], account_months: Iterable[AccountMonth]) -> None:
     """Write those account-months of the store that are in the log: others came after the checkpoint."""
-    found = sorted(item for item in account_months if item.scope in months)
+    found = sorted((item for item in account_months if item.scope in months), key=AccountMonth.place)
     if len(found) != len(months):
         raise LogError(
             f"{len(months) - len(found)} account-months of the log are not in the store, which is an older one: `keyvault log rebuild`"

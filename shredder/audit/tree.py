@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,12 +12,18 @@ from shredder.audit.finding import Finding
 from shredder.log.merkle import HASH_BYTES, leaf_hash
 from shredder.log.tiles import WIDTH, WIDTH_BITS, Edge, Tile, decode_bundle, split_tile
 
+Look = Callable[[int, Sequence[bytes]], None]
+
+
+def _not_looked_at(_first: int, _entries: Sequence[bytes]) -> None:
+    """Take no notice."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TreeReport:
     """What the entries come to. `size` is less than asked for where they end early.
 
-    `root`: 32 bytes, or None; `digests`: SHA-256 (hexadecimal) of the files that were read, by path.
+    `root`: 32 bytes; `digests`: SHA-256 (hexadecimal) of the files that were read, by path.
     """
 
     size: int
@@ -37,9 +43,12 @@ def is_of(tile: Tile, size: int) -> bool:
     return tile.number * WIDTH < size >> bits and tile == tile_at(tile.level, tile.number, size)
 
 
-def check_tree(path: Path, size: int) -> TreeReport:
-    """Read every bundle and tile of a tree of `size` leaves in a directory, and say what does not fit together."""
-    check = _Check(path, size)
+def check_tree(path: Path, size: int, look: Look = _not_looked_at) -> TreeReport:
+    """Read every bundle and tile of a tree of `size` leaves in a directory, and say what does not fit together.
+
+    `look` is called with each bundle that can be read: the index of its first entry, and its entries.
+    """
+    check = _Check(path, size, look)
     for number in range(-(-size // WIDTH)):
         if not check.add(number):
             break
@@ -47,9 +56,10 @@ def check_tree(path: Path, size: int) -> TreeReport:
 
 
 class _Check:
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, look: Look) -> None:
         self.path = path
         self.size = size
+        self.look = look
         self.edge = Edge()
         self.digests: dict[str, str] = {}
         self.findings: list[Finding] = []
@@ -90,6 +100,7 @@ class _Check:
         if len(entries) != bundle.width:
             self._find("bundle-malformed", bundle.path, f"it has {len(entries)} entries, and must have {bundle.width}")
             return None
+        self.look(bundle.number * WIDTH, entries)
         return [leaf_hash(entry) for entry in entries]
 
     def _tile(self, tile: Tile) -> list[bytes] | None:

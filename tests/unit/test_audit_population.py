@@ -22,7 +22,7 @@ def account_month(account: str, month: str, *, generation: int = 1) -> AccountMo
     return AccountMonth(month, scope, salt, commit(b"pseudonyms", account.encode()))
 
 
-ALL = sorted(account_month(account, month) for account in ACCOUNTS for month in MONTHS)
+ALL = sorted([account_month(account, month) for account in ACCOUNTS for month in MONTHS], key=AccountMonth.place)
 FILE = b"".join(item.line for item in ALL)
 
 
