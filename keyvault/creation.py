@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
+from keyvault.batches import uncollected
 from keyvault.clock import Clock
 from keyvault.concurrency import one_ahead
 from keyvault.custody.base import Custody, Identity, Placement
@@ -85,6 +86,7 @@ class ScopeCreator:
         busy = Unavailable("other creators keep getting in the way of this scope: try again")
         return {scope: results.get(scope, busy) for scope in scopes}
 
+    @uncollected()
     def _missing(
         self, scopes: Sequence[Scope], results: dict[Scope, ScopeRow | KeyVaultError], *, renew: bool
     ) -> list[_Wanted]:
@@ -135,6 +137,7 @@ class ScopeCreator:
             results |= written
         return results
 
+    @uncollected()
     def _draft(
         self,
         group: Sequence[_Wanted],
