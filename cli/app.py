@@ -114,12 +114,14 @@ class App:
 
     @contextmanager
     def opened(self, *, role: str = "issuer") -> Iterator[Home]:
-        """Open the home, with its engine, as a role."""
+        """Open the home, with its engine, as a role. What a shredder has done is in the log when this ends."""
         self.settings()
         from keyvault.home import open_home
 
         with closing(open_home(self.home, role=role)) as home:
             yield home
+            if role == "shredder":
+                home.log.settle()
 
     @contextmanager
     def database(self) -> Iterator[tuple[Settings, Database]]:

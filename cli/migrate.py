@@ -71,6 +71,7 @@ def migrate(
         names = list(dict.fromkeys(names))
         before = vault.describe(names)
         results = vault.migrate_scopes(names)
+        home.log.settle()
         ids = {info.id: name for name, info in zip(names, results, strict=True) if not isinstance(info, KeyVaultError)}
         answers = [_answer(*item, custody) for item in zip(names, before, results, strict=True)]
         keys = None

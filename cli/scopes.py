@@ -114,6 +114,7 @@ def _move(app: App, names: Sequence[str], action: str) -> int:
 
         vault = KeyVault(home)
         results = (vault.suspend if action == "suspend" else vault.resume)(names)
+        home.log.settle()
     outcomes = list(zip(names, results, strict=True))
     app.emit({"scopes": [_moved(name, result) for name, result in outcomes]})
     for name, result in outcomes:
@@ -132,6 +133,7 @@ def _move_records(app: App, names: Sequence[str], records: Sequence[str], action
 
         vault = KeyVault(home)
         results = (vault.suspend_records if action == "suspend" else vault.resume_records)(names[0], records)
+        home.log.settle()
     outcomes = list(zip(records, results, strict=True))
     app.emit({"name": names[0], "records": [_moved_record(record, result) for record, result in outcomes]})
     for record, result in outcomes:

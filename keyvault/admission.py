@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from keyvault.custody.base import Target
@@ -11,11 +11,13 @@ from keyvault.errors import (
     AlreadyDueError,
     DecryptionFailedError,
     InvalidInputError,
+    KeyVaultError,
     PurposeNotAllowedError,
     RecordsNotSupportedError,
     ScopeDestroyedError,
     ScopeFencedError,
     ScopeSuspendedError,
+    Unavailable,
     UnknownScopeError,
 )
 from keyvault.puncture_records import record_tag
@@ -94,6 +96,14 @@ def admit_request(
         _admit(target, purpose, marks, refused)
         if row.due_at is not None and row.due_at <= now:
             raise AlreadyDueError(f"scope {row.id.hex()} is due for destruction: nothing new may be put under it")
+
+
+def check_logged(targets: Targets, held: Collection[bytes], reason: KeyVaultError | None) -> None:
+    """Raise `Unavailable` for a scope, by id, that may have no key yet because its creation is not in the log (G7)."""
+    for target in targets:
+        if target.row.id in held:
+            why = "ask again" if reason is None else str(reason)
+            raise Unavailable(f"the creation of scope {target.row.id.hex()} is not in the log yet: {why}") from reason
 
 
 def admit_wrapped(

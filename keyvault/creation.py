@@ -31,6 +31,7 @@ from keyvault.events import Event, EventTemplate, EventType, Value, b64, instant
 from keyvault.identity import commit, encode_identity
 from keyvault.scopes import Scope, ScopeKind, check_creatable
 from keyvault.states import KeyState, SuspendedBy
+from keyvault.store import log as log_store
 from keyvault.store import outbox
 from keyvault.store import scopes as scope_store
 from keyvault.store import subjects as subject_store
@@ -205,6 +206,7 @@ class ScopeCreator:
         won = scope_store.insert_new(connection, [draft.row for draft in ready if draft.row.account not in ended])
         outbox.append(connection, [draft.event for draft in ready if draft.row.id in won])
         self._custody.discard(connection, [draft.placement for draft in ready if draft.row.id not in won])
+        log_store.hold_creations(connection, {draft.row.created_at for draft in ready if draft.row.id in won})
         return self._followed(connection, [draft.row for draft in ready if draft.row.id in won])
 
     def _followed(self, connection: Connection, rows: Sequence[ScopeRow]) -> list[ScopeRow]:

@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from keyvault.custody.base import Custody
 from keyvault.custody.dedicated import DedicatedCustody
 from keyvault.custody.ring import RingCustody
 from keyvault.errors import ConfigurationError, EngineMismatchError
+from keyvault.log import HomeLog, LogContext
 from keyvault.scopes import REFUSED_PURPOSES, RefusedPurposes
 from keyvault.settings import Settings, load_settings, write_private
 from keyvault.store import system
@@ -24,6 +26,8 @@ from keyvault.transit.vault_settings import VaultSettings
 
 ENGINE_FILE = "engine.db"
 CREDENTIALS_DIR = "credentials"
+LOG_DIR = "log"
+SEQUENCER = "sequencer"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,12 +46,19 @@ class Home:
     custodies: Mapping[int, Custody]
     custody: Custody
     refused_purposes: RefusedPurposes
+    log: HomeLog
     node: str
 
+    @property
+    def log_directory(self) -> Path:
+        """Return where the log's files are."""
+        return self.log.context.directory
+
     def close(self) -> None:
-        """Wipe what custodies keep in memory; release the engine and the database."""
+        """Wipe what custodies keep in memory; release the log, the engine and the database."""
         for custody in self.custodies.values():
             custody.close()
+        self.log.close()
         self.engine.close()
         self.database.close()
 
@@ -104,6 +115,17 @@ def assemble(settings: Settings, database: Database, engine: TransitEngine, *, p
         custodies=custodies,
         custody=ring if settings.custody == ring.name else dedicated,
         refused_purposes=REFUSED_PURPOSES if row.policy is None else row.policy.refused_purposes,
+        log=HomeLog(
+            LogContext(
+                directory=Path(settings.log_dir) if settings.log_dir else path.resolve() / LOG_DIR,
+                origin=row.log_origin,
+                public_key=keys.log_public,
+                incarnation=row.incarnation,
+                database=database,
+                clock=clock,
+                open_engine=partial(_open_sequencer, path, settings),
+            )
+        ),
         node=socket.gethostname()[:64],
     )
 
@@ -122,6 +144,13 @@ def open_engine(directory: Path, settings: Settings, *, role: str) -> TransitEng
     from keyvault.transit.hashicorp import HashicorpEngine
 
     return HashicorpEngine(vault_settings(settings), read_credentials(directory, role))
+
+
+def _open_sequencer(directory: Path, settings: Settings) -> TransitEngine | None:
+    """Open the engine as the sequencer, or return None where others have its credentials."""
+    if settings.engine == "vault" and not (directory / CREDENTIALS_DIR / f"{SEQUENCER}.json").exists():
+        return None
+    return open_engine(directory, settings, role=SEQUENCER)
 
 
 def vault_settings(settings: Settings) -> VaultSettings:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyvault.errors import ConfigurationError, EngineMismatchError, HomeNotFoundError
-from keyvault.home import ENGINE_FILE, open_engine, vault_settings, write_credentials
+from keyvault.home import ENGINE_FILE, SEQUENCER, open_engine, vault_settings, write_credentials
+from keyvault.log_head import Head, create_head
 from keyvault.settings import FILE_NAME, Settings, load_settings, write_settings
 from keyvault.store import system
 from keyvault.store.database import Database
@@ -24,7 +25,8 @@ from keyvault.transit.vault_settings import VaultSettings
 STORE_FILE = "store.db"
 CREATED, UPDATED, ALREADY = "created", "updated", "already there"
 LOG_ORIGIN_PREFIX = "keyvault-shredder/"
-CREDENTIALED_ROLES = ("issuer", "shredder")
+FIRST_INCARNATION = 1
+CREDENTIALED_ROLES = ("issuer", "shredder", SEQUENCER)
 """Roles whose credentials `init` puts into the home; an administrator issues the others where they are used."""
 
 
@@ -197,8 +199,9 @@ def _bind(database: Database, engine: TransitEngine, settings: Settings) -> Step
     """Write the store's system row, or verify it."""
     keys = load_system_keys(engine)
     row = database.read(system.load)
+    head = create_head(engine, FIRST_INCARNATION if row is None else row.incarnation)
     if row is None:
-        _refuse_used_engine(engine)
+        _refuse_used_engine(engine, head)
         database.write(lambda connection: system.create(connection, _system_row(settings, keys)))
         return Step(item="store bound to the engine", outcome=CREATED)
     if row.home_id != settings.id:
@@ -207,19 +210,19 @@ def _bind(database: Database, engine: TransitEngine, settings: Settings) -> Step
     return Step(item="store bound to the engine", outcome=ALREADY)
 
 
-def _refuse_used_engine(engine: TransitEngine) -> None:
+def _refuse_used_engine(engine: TransitEngine, head: Head) -> None:
     others = [name for name in engine.list_keys() if name != SYSTEM_KEY]
-    if others:
+    if others or head.size:
         raise EngineMismatchError(
-            f"the engine holds {len(others)} keys of a deployment that this store knows nothing of: "
-            "restore that deployment's database, or use other mounts"
+            f"the engine holds {len(others)} keys, and the head of a log of {head.size} entries, of a deployment that this store knows nothing of: "
+            "restore that deployment's database, rebuild it with `keyvault log rebuild`, or use other mounts"
         )
 
 
 def _system_row(settings: Settings, keys: SystemKeys) -> system.SystemRow:
     return system.SystemRow(
         home_id=settings.id,
-        incarnation=1,
+        incarnation=FIRST_INCARNATION,
         check_values=keys.check_values(),
         log_origin=LOG_ORIGIN_PREFIX + settings.id,
     )

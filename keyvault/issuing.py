@@ -12,16 +12,18 @@ from typing import TypeAlias
 
 from sqlalchemy.engine import Connection
 
-from keyvault.admission import Marks, Targets, address_request, admit_request, admit_wrapped
+from keyvault.admission import Marks, Targets, address_request, admit_request, admit_wrapped, check_logged
 from keyvault.batches import uncollected
 from keyvault.clock import Clock
 from keyvault.custody.base import Custody
 from keyvault.errors import KeyVaultError
 from keyvault.formats import NONCE_BYTES, wipe
 from keyvault.leases import LeaseAnchor
+from keyvault.log import LogGate
 from keyvault.results import caught, value_of
 from keyvault.scopes import REFUSED_PURPOSES, RefusedPurposes, Scope
 from keyvault.store import fenced_records, issuable
+from keyvault.store import log as log_store
 from keyvault.store.database import Database
 from keyvault.store.issuable import IssuableScope
 from keyvault.system_keys import SystemKeys
@@ -44,15 +46,17 @@ class Issuer:
         clock: Clock,
         leases: LeaseAnchor,
         *,
+        log: LogGate,
         refused: RefusedPurposes = REFUSED_PURPOSES,
     ) -> None:
-        """`custodies` by custody byte."""
+        """`custodies` by custody byte; `log` takes creations up before the first key of a scope is issued."""
         self._refused = refused
         self._database = database
         self._wrapping_keys = WrappingKeySource(custodies)
         self._keys = keys
         self._clock = clock
         self._leases = leases
+        self._log = log
 
     def generate(self, requests: Sequence[KeyRequest]) -> list[DataKey | KeyVaultError]:
         """Give fresh 32-byte data keys."""
@@ -137,7 +141,7 @@ class Issuer:
         scopes = {name: scope for name, scope in parsed.items() if isinstance(scope, Scope)}
         lookups = {name: self._keys.lookup(scope.canonical) for name, scope in scopes.items()}
 
-        def work(connection: Connection) -> tuple[list[Targets | KeyVaultError], Marks]:
+        def work(connection: Connection) -> tuple[list[Targets | KeyVaultError], Marks, set[bytes]]:
             found = issuable.newest_by_lookup(connection, lookups.values())
             rows = {name: found[lookup] for name, lookup in lookups.items() if lookup in found}
 
@@ -147,13 +151,21 @@ class Issuer:
                 return address_request(request, scopes, rows, self._keys.index)
 
             addressed = [caught(address, request) for request in requests]
-            return addressed, _marks(connection, addressed)
+            return (
+                addressed,
+                _marks(connection, addressed),
+                log_store.held(connection, {row.id for row in rows.values()}),
+            )
 
-        addressed, marks = self._database.read(work)
+        addressed, marks, held = self._database.read(work)
+        unlogged = caught(self._log.settle) if held else None
+        if held and unlogged is None:
+            addressed, marks, held = self._database.read(work)
         now = self._clock.now()
 
         def admit(targets: Targets | KeyVaultError, request: KeyRequest) -> Targets:
             admit_request(value_of(targets), request.purpose, marks, now, self._refused)
+            check_logged(value_of(targets), held, unlogged)
             return value_of(targets)
 
         return [caught(admit, *item) for item in zip(addressed, requests, strict=True)]

@@ -13,6 +13,7 @@ from keyvault.formats import check_associated_data, wipe
 from keyvault.issuing import Admitted, Issuer, new_data_keys, new_nonces
 from keyvault.leased_keys import LeasedKeys
 from keyvault.leases import LeaseAnchor
+from keyvault.log import LogGate
 from keyvault.results import caught
 from keyvault.scopes import REFUSED_PURPOSES, RefusedPurposes
 from keyvault.store.database import Database
@@ -35,11 +36,12 @@ class LeasedIssuer(Issuer):
         clock: Clock,
         leases: LeaseAnchor,
         *,
+        log: LogGate,
         kept: LeasedKeys,
         refused: RefusedPurposes = REFUSED_PURPOSES,
     ) -> None:
         """As `Issuer`; `kept` is this issuer's own."""
-        super().__init__(database, custodies, keys, clock, leases, refused=refused)
+        super().__init__(database, custodies, keys, clock, leases, log=log, refused=refused)
         self._kept = kept
 
     def close(self) -> None:

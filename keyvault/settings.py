@@ -24,7 +24,7 @@ CUSTODIES = ("ring", "dedicated")
 CLOCKS = ("real", "simulated")
 DEFAULT_APPROVALS = {"embedded": 1, "vault": 2}
 MAX_APPROVALS = 2
-ENVIRONMENT = {"store": "KEYVAULT_STORE", "engine_dir": "KEYVAULT_ENGINE_DIR"}
+ENVIRONMENT = {"store": "KEYVAULT_STORE", "engine_dir": "KEYVAULT_ENGINE_DIR", "log_dir": "KEYVAULT_LOG_DIR"}
 VAULT_ENVIRONMENT = {"addr": "KEYVAULT_VAULT_ADDR", "ca_file": "KEYVAULT_VAULT_CA_FILE"}
 
 
@@ -50,7 +50,7 @@ class Settings:
     """What `init` decided.
 
     `lease_ttl` and `clock_skew` in seconds: how long an answer may be used, how far clocks may differ. `ring_capacity` is how many scopes
-    a new ring takes. `approvals`: how many people stand behind a destruction, 1 or 2; 0 stands for the engine's
+    a new ring takes. `log_dir`: where the log is, an absolute path; None for `log` in the home. `approvals`: how many people stand behind a destruction, 1 or 2; 0 stands for the engine's
     default, 1 on the embedded one and 2 on Vault.
     """
 
@@ -60,6 +60,7 @@ class Settings:
     custody: str = "dedicated"
     clock: str = "real"
     engine_dir: str | None = None
+    log_dir: str | None = None
     lease_ttl: float = 60.0
     clock_skew: float = 5.0
     ring_capacity: int = DEFAULT_CAPACITY
@@ -84,6 +85,8 @@ class Settings:
             raise ConfigurationError("lease_ttl must be above 0 and at most 3600 seconds, clock_skew 0 to 60")
         if not 1 <= self.ring_capacity <= MAX_CAPACITY:
             raise ConfigurationError(f"ring_capacity must be 1 to {MAX_CAPACITY} scopes")
+        if self.log_dir is not None and not Path(self.log_dir).is_absolute():
+            raise ConfigurationError("log_dir must be an absolute path")
         if not 0 <= self.approvals <= MAX_APPROVALS:
             raise ConfigurationError("approvals is how many people stand behind a destruction: 1 or 2")
         if self.approvals == 0:  # as in homes from before there were requests

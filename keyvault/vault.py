@@ -57,7 +57,11 @@ class KeyVault:
         base = (home.database, home.custodies, home.keys, home.clock, leases)
         refused = home.refused_purposes
         kept = LeasedKeys(home.clock, ttl=home.settings.lease_ttl)
-        self._issuer = LeasedIssuer(*base, kept=kept, refused=refused) if leased else Issuer(*base, refused=refused)
+        self._issuer = (
+            LeasedIssuer(*base, log=home.log, kept=kept, refused=refused)
+            if leased
+            else Issuer(*base, log=home.log, refused=refused)
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -21,6 +21,7 @@ from keyvault.errors import (
     DestructionError,
     InvalidInputError,
     KeyVaultError,
+    LogError,
     UnknownScopeError,
 )
 from keyvault.events import EventType, Value, make_event, new_event_id
@@ -203,6 +204,7 @@ class Destroyer:
         outcomes = self.finish_keys(self._home.database.read(work), progress)
         self.collect()
         self.forget_expired()
+        self._settle()
         return outcomes
 
     def finish_keys(self, keys: Sequence[Key], progress: Callable[[int], None] | None = None) -> list[Outcome]:
@@ -291,7 +293,17 @@ class Destroyer:
         if mine < len(wanted):  # what this run has fenced, `finish` has committed, or confirmed
             self._home.database.confirm(self._home.node)
         self._home.database.forget_deleted()
+        self._settle()
         return [outcomes[key] for key in wanted]
+
+    def _settle(self) -> None:
+        """Wait until the evidence is in the log: before that nothing is acknowledged to whoever asked."""
+        try:
+            self._home.log.settle()
+        except KeyVaultError as error:
+            raise LogError(
+                f"what this run did is done, but not acknowledged, because its evidence is not in the log yet ({error}): run it again"
+            ) from error
 
     def _finish_batch(self, keys: Sequence[Key], known: Fenced) -> list[Outcome]:
         """Finish the fenced ones among `keys`; `known` are those that this run has just fenced.

@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0004"
+REVISION = "0005"
 """The Alembic revision these tables are at; `Store.check_version` compares it with the database."""
 
 
@@ -236,6 +236,16 @@ outbox = Table(
     Column("leaf_index", BigInteger, nullable=True, unique=True),
 )
 
+UNLOGGED = text("leaf_index IS NULL")
+Index("ix_outbox_unlogged", outbox.c.id, postgresql_where=UNLOGGED, sqlite_where=UNLOGGED)
+
+unlogged_creations = Table(
+    "unlogged_creations",
+    metadata,
+    Column("created_at", UTCDateTime, primary_key=True),
+    Column("last_event", BigInteger, primary_key=True, autoincrement=False),
+)
+
 system = Table(
     "system",
     metadata,
@@ -245,6 +255,7 @@ system = Table(
     Column("check_values", Text, nullable=False),
     Column("log_origin", String(128), nullable=False),
     Column("checkpoint", Text, nullable=True),
+    Column("log_size", BigInteger, nullable=False),
     Column("paused", Boolean, nullable=False),
     Column("trusted_at", UTCDateTime, nullable=True),
     Column("policy", Text, nullable=True),

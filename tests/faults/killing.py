@@ -7,12 +7,18 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import urllib3
 
 from keyvault.home import Home, assemble, open_engine
+from keyvault.log import HomeLog
 from keyvault.settings import load_settings
 from keyvault.testing import FaultyDatabase, faulty_engine
+from keyvault.transit.base import TransitEngine
+from shredder.log.directory import LogDirectory
 from tests.forking import fork
 from tests.homes import TestHome
 
@@ -38,7 +44,7 @@ class Countdown:
 def survives(home: TestHome, role: str, action: Callable[[Home], object], fatal: int) -> bool:
     """Run `action` on the home, dying at step `fatal`; return whether it came to its end before that step.
 
-    Steps are commits to the database, and calls to the engine: HTTP requests where it is a server.
+    Steps are commits to the database, files of the log, and calls to the engine: HTTP requests where it is a server.
     """
     child = fork()
     if child == 0:
@@ -62,12 +68,31 @@ def _run(home: TestHome, role: str, action: Callable[[Home], object], hook: Coun
             _hook_requests(hook)
         else:
             opened = assemble(settings, opened.database, faulty_engine(engine, hook), path=home.path)
+            sequencing = partial(_faulty_sequencer, home, hook)
+            opened = replace(opened, log=HomeLog(replace(opened.log.context, open_engine=sequencing)))
+        _hook_files(hook)
         action(opened)
         code = FINISHED
     except BaseException:  # noqa: BLE001 - whatever it was must not run on into pytest
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _faulty_sequencer(home: TestHome, hook: Countdown) -> TransitEngine:
+    return faulty_engine(open_engine(home.path, load_settings(home.path), role="sequencer"), hook)
+
+
+def _hook_files(hook: Countdown) -> None:
+    original = LogDirectory._put
+
+    def put(self: LogDirectory, path: Path, data: bytes) -> Path:
+        hook(f"before {path}")
+        folder = original(self, path, data)
+        hook(f"after {path}")
+        return folder
+
+    LogDirectory._put = put  # type: ignore[method-assign]
 
 
 def _hook_requests(hook: Countdown) -> None:

@@ -101,9 +101,9 @@ TRIES = [
     state("POST {k}/data/slots/{new}", {"issuer", "restorer"}),
     state("POST {k}/data/slots/{new}", {"issuer", "restorer"}, put="slots/{new}", version=1),
     state("GET {k}/data/slots/{new}", SEES, put="slots/{new}"),
-    state("POST {k}/data/log/head", {"restorer"}, gone="log/head"),
-    state("POST {k}/data/log/head", {"sequencer", "restorer"}, gone="log/head", put="log/head", version=1),
-    state("GET {k}/data/log/head", LOG_READERS),
+    state("POST {k}/data/log/head/1", {"restorer"}, gone="log/head/1"),
+    state("POST {k}/data/log/head/1", {"sequencer", "restorer"}, gone="log/head/1", put="log/head/1", version=1),
+    state("GET {k}/data/log/head/1", LOG_READERS),
     state("POST {k}/data/system/{new}", NOBODY),
     state("POST {k}/data/system/{new}", NOBODY, put="system/{new}", version=1),
     state("GET {k}/data/system/{new}", USES, put="system/{new}"),
@@ -121,7 +121,7 @@ TRIES = [
     state("DELETE {k}/metadata/pointer/{new}", KILLS, put="pointer/{new}"),
     state("DELETE {k}/metadata/slots/{new}", {"restorer"}, put="slots/{new}"),
     state("DELETE {k}/metadata/system/{new}", NOBODY, put="system/{new}"),
-    state("DELETE {k}/metadata/log/head", NOBODY),
+    state("DELETE {k}/metadata/log/head/1", NOBODY),
     state("DELETE {k}/data/state/{new}/1", NOBODY, put="state/{new}/1"),
     Try(request="POST {k}/metadata/state/{new}/1", body={"max_versions": 9}, may=NOBODY, put="state/{new}/1"),
     Try(request="POST {k}/metadata/pointer/{new}", body={"max_versions": 9}, may=NOBODY, put="pointer/{new}"),
@@ -307,11 +307,11 @@ def test_the_sequencer_signs_and_moves_the_head_only(
     assert len(sequencer.sign(b"checkpoint")) == 64
     assert len(sequencer.log_public_key()) == 32
     with closing(HashicorpEngine(settings, TokenCredentials(token=vault_server.root_token))) as admin:
-        admin.delete_state("log/head")
-        admin.put_state("log/head", "0", expected_version=0)
-    assert sequencer.put_state("log/head", "1", expected_version=1) == 2
+        admin.delete_state("log/head/1")
+        admin.put_state("log/head/1", "0", expected_version=0)
+    assert sequencer.put_state("log/head/1", "1", expected_version=1) == 2
     with pytest.raises(PermissionDeniedError):
-        sequencer.delete_state("log/head")
+        sequencer.delete_state("log/head/1")
 
 
 def test_the_auditor_finds_a_wrapped_answer_among_the_accessors(

@@ -9,7 +9,7 @@ path "$kv/metadata/state/+"         { capabilities = ["list"] }
 path "$kv/metadata/+/+"             { capabilities = ["read"] }
 path "$kv/data/slots/+"             { capabilities = ["read"] }
 path "$kv/data/pointer/+"           { capabilities = ["read"] }
-path "$kv/data/log/head"            { capabilities = ["read"] }
+path "$kv/data/log/head/+"          { capabilities = ["read"] }
 path "$log/keys/log"                { capabilities = ["read"] }
 
 # Joins Vault's audit log to the lifecycle log, whose device is mounted as "file".

@@ -12,7 +12,7 @@ path "$kv/data/state/+/0"           { capabilities = ["create","read"] }
 path "$kv/data/state/+/+"           { capabilities = ["read"] }
 path "$kv/data/pointer/+"           { capabilities = ["create","read"] }
 path "$kv/data/slots/+"             { capabilities = ["create","update","read"] }
-path "$kv/data/log/head"            { capabilities = ["read"] }
+path "$kv/data/log/head/+"          { capabilities = ["read"] }
 
 # The deployment's own keys: sealed by the transit key "system", which is the administrator's alone to make, rotate or
 # delete. An exact path beats "+", so that this role only decrypts with it.

@@ -2,7 +2,7 @@
 
 path "$log/sign/log"                { capabilities = ["update"] allowed_parameters = { "input" = [] } }
 path "$log/keys/log"                { capabilities = ["read"] }
-path "$kv/data/log/head"            { capabilities = ["update","read"] }
+path "$kv/data/log/head/+"          { capabilities = ["update","read"] }
 
 # Its own token.
 path "auth/token/renew-self"       { capabilities = ["update"] }

@@ -18,7 +18,7 @@ path "$kv/data/slots/+"             { capabilities = ["read"] }
 path "$kv/metadata/state/+"         { capabilities = ["list"] }
 path "$kv/metadata/state/+/+"       { capabilities = ["read","delete"] }
 path "$kv/metadata/pointer/+"       { capabilities = ["read","delete"] }
-path "$kv/data/log/head"            { capabilities = ["read"] }
+path "$kv/data/log/head/+"          { capabilities = ["read"] }
 
 # The deployment's own keys: sealed by the transit key "system", which is the administrator's alone to make, rotate or
 # delete. An exact path beats "+", so that this role only decrypts with it.
