@@ -1,15 +1,15 @@
-"""`python -m bench [formats] [custody] [service] [ring] [sweep]`, started by `make bench` beside the real servers."""
+"""`python -m bench [formats] [custody] [service] [ring] [sweep] [log]`, started by `make bench` beside the real servers."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import custody, formats, ring, rows, service, sweep
+from bench import custody, formats, log, ring, rows, service, sweep
 from tests.servers import description
 
-ALL = ("formats", "custody", "service", "ring", "sweep")
+ALL = ("formats", "custody", "service", "ring", "sweep", "log")
 
-SERVED = {"custody": custody.run, "service": service.run, "ring": ring.run, "sweep": sweep.run}
+SERVED = {"custody": custody.run, "service": service.run, "ring": ring.run, "sweep": sweep.run, "log": log.run}
 
 
 def main(chosen: list[str]) -> int:

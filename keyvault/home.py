@@ -117,7 +117,7 @@ def assemble(settings: Settings, database: Database, engine: TransitEngine, *, p
         refused_purposes=REFUSED_PURPOSES if row.policy is None else row.policy.refused_purposes,
         log=HomeLog(
             LogContext(
-                directory=Path(settings.log_dir) if settings.log_dir else path.resolve() / LOG_DIR,
+                directory=log_directory(path, settings),
                 origin=row.log_origin,
                 public_key=keys.log_public,
                 incarnation=row.incarnation,
@@ -128,6 +128,11 @@ def assemble(settings: Settings, database: Database, engine: TransitEngine, *, p
         ),
         node=socket.gethostname()[:64],
     )
+
+
+def log_directory(directory: Path, settings: Settings) -> Path:
+    """Return where the log's files are: its setting, or `log` in the home."""
+    return Path(settings.log_dir) if settings.log_dir else directory.resolve() / LOG_DIR
 
 
 def make_clock(settings: Settings) -> Clock:

@@ -32,6 +32,9 @@ from keyvault.values import DataKey, KeyRequest, RewrapRequest, UnwrapRequest, W
 from keyvault.wrapped import WrappedKey, parse_wrapped
 from keyvault.wrapping import TargetKeys, WrappingKeys, WrappingKeySource, target_keys, wiped
 
+LOG_ATTEMPTS = 5
+"""A name may get a new generation while the one before is waited for."""
+
 Admitted: TypeAlias = tuple[WrappedKey, Targets]
 
 
@@ -158,8 +161,11 @@ class Issuer:
             )
 
         addressed, marks, held = self._database.read(work)
-        unlogged = caught(self._log.settle) if held else None
-        if held and unlogged is None:
+        unlogged = None
+        for _ in range(LOG_ATTEMPTS):
+            if not held or unlogged is not None:
+                break
+            unlogged = caught(self._log.settle)
             addressed, marks, held = self._database.read(work)
         now = self._clock.now()
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from keyvault.custody.ring_sealing import key_name
+from keyvault.doctor import log as log_checks
 from keyvault.doctor import rings as ring_checks
 from keyvault.doctor.check import Check
 from keyvault.errors import KeyVaultError, PermissionDeniedError
@@ -29,7 +30,7 @@ _SYSTEM_KEYS = "system keys are the ones this store was made with"
 _MISSING = "every live scope has its key"
 _RETURNED = "no destroyed scope has a key"
 _STRAYS = "every key in the engine belongs to something"
-TOGETHER = (_SYSTEM_KEYS, _MISSING, _RETURNED, _STRAYS, *ring_checks.NAMES)
+TOGETHER = (_SYSTEM_KEYS, _MISSING, _RETURNED, _STRAYS, *ring_checks.NAMES, *log_checks.NAMES)
 
 
 def check_together(directory: Path, settings: Settings, admin_token: str | None) -> Iterator[Check]:
@@ -45,6 +46,7 @@ def check_together(directory: Path, settings: Settings, admin_token: str | None)
             yield _check_system_keys(database, engine)
             yield from _check_keys(database, engine)
             yield from _check_rings(database, engine)
+            yield from log_checks.check_log(directory, settings, database, engine)
 
 
 def _listing_engine(directory: Path, settings: Settings, admin_token: str | None) -> TransitEngine:

@@ -21,6 +21,7 @@ from keyvault.store.tables import REVISION
 T = TypeVar("T")
 
 BUSY_SECONDS = 10.0
+BUSY_POLL = 0.02
 TEST_AFTER_SECONDS = 1.0
 ATTEMPTS = 12
 RETRYABLE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
@@ -110,13 +111,19 @@ class Database:
         """
         if self.dialect != "sqlite":
             return
-        with _wrapped_errors(), self.engine.connect() as connection:
-            row = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
-            if row[0] != 0:
+        patience = time.monotonic() + BUSY_SECONDS
+        while not self._journal_emptied():
+            if time.monotonic() > patience:
                 raise Unavailable(
                     "the database's journal is in use by another process and still holds deleted rows: nothing destroyed comes back by that; "
                     "run the command again to empty it"
                 )
+            time.sleep(BUSY_POLL)
+
+    def _journal_emptied(self) -> bool:
+        """Try once. SQLite waits for readers by itself, but not for another process that is emptying the journal, too."""
+        with _wrapped_errors(), self.engine.connect() as connection:
+            return bool(connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0] == 0)
 
     def close(self) -> None:
         """Close all connections."""

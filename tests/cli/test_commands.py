@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from keyvault.log_head import head_path
 from shredder.destroy import Destroyer
 from shredder.fence import Cause, fence
 from tests.cli.conftest import PROGRAM, ROOT, Command, program
@@ -179,6 +180,34 @@ def test_doctor_finds_missing_and_stray_keys(keyvault: Command, small: TestHome)
     listed = keyvault("scope", "list")
     assert "ALARM" in listed.out
     assert "keyvault: alarm: the keys of 1 scopes are missing" in listed.err
+
+
+def test_doctor_compares_the_three_places_of_the_log(keyvault: Command, small: TestHome) -> None:
+    ensure(small, CONSUMER)
+    head, directory = (
+        f"log: {what} checkpoint" for what in ("database and engine are at the same", "its directory has that")
+    )
+
+    def log_checks() -> dict[str, dict[str, object]]:
+        return {check["name"]: check for check in keyvault("doctor", "--json").json["checks"]}
+
+    waiting = log_checks()
+    assert waiting[head]["ok"] is waiting[directory]["ok"] is True
+    assert "events wait to be logged" in str(waiting[head]["detail"])
+    with small.opened() as home:
+        home.log.settle()
+        older = (home.log_directory / "checkpoint").read_bytes()
+        newest = home.engine.get_state(head_path(1))
+        ensure(small, OTHER)
+        home.log.settle()
+        (home.log_directory / "checkpoint").write_bytes(older)
+        moved = home.engine.get_state(head_path(1))
+        assert newest is not None
+        assert moved is not None
+        home.engine.put_state(head_path(1), newest.value, expected_version=moved.version)
+    damaged = log_checks()
+    assert damaged[head]["ok"] is damaged[directory]["ok"] is False
+    assert damaged[head]["detail"] == "2 entries in the database, 1 in the engine; nothing waits"
 
 
 def test_doctor_tells_of_paused_and_pending_destructions(keyvault: Command, small: TestHome) -> None:
