@@ -41,7 +41,7 @@ UNKNOWABLE: dict[str, set[str]] = {
     "facts.recorded": {"facts", "not_before"},
     "request.received": {
         *("digest", "due_by", "kind", "reason", "records", "request", "requester", "row", "scopes", "state"),
-        *("submitted_by", "ticket"),
+        *("submitted_by", "ticket", "waits_for"),
     },
     "request.refused": {"by", "destroy_id", "reason"},
     "request.approved": {"approved_by", "state"},

@@ -103,11 +103,13 @@ def test_an_anchor_is_taken_after_a_slow_heartbeat(replicated: Replicated, monke
     clock = ManualClock(START)
     leases = LeaseAnchor(replicated, clock, node="n-1", ttl=TTL)
 
-    def slow(_connection: Connection) -> datetime:
-        clock.advance(timedelta(seconds=20))
-        return START
+    confirm = replicated.confirm
 
-    monkeypatch.setattr(replicated, "now", slow)
+    def slow(node: str) -> None:
+        clock.advance(timedelta(seconds=20))
+        confirm(node)
+
+    monkeypatch.setattr(replicated, "confirm", slow)
     assert leases.take() == 20.0
     clock.advance(timedelta(seconds=11))
     assert leases.take() == 51.0, "the heartbeat counts from before its commit"
