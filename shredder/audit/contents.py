@@ -42,23 +42,26 @@ def _check_proof(data: bytes, index: int, leaf: bytes, opened: Opened) -> None:
 def read_population(
     path: Path, ledger: Ledger, digests: dict[str, str], *, keep: bool
 ) -> tuple[list[AccountMonth], list[Finding]]:
-    """Read the salts of account-months, which must be those of the log's; return them if they are to be kept."""
+    """Read the account-months, which must be those of the log; return them if they are to be kept.
+
+    Whether a salt is the right one shows when a name is tried: what has a wrong one is both missing and extra then.
+    """
     try:
         data = (path / POPULATION).read_bytes()
     except OSError:
         return [], []  # which is found where the files are compared
     digests[POPULATION] = sha256(data).hexdigest()
-    left = {month.commitment: month.period for month in ledger.months()}
+    left = {month.commitment: (month.period, month.account) for month in ledger.months()}
     findings: list[Finding] = []
     try:
-        for period, scope in parse_commitments(data):
-            if left.pop(scope, None) != period:
-                message = f"account-month {scope} of {period} is not in the log"
+        for scope, period, account in parse_commitments(data):
+            if left.pop(scope, None) != (period, account):
+                message = f"account-month {scope} of {period} is not so in the log"
                 findings.append(Finding(code="population-unknown", where=POPULATION, message=message))
         kept = list(parse_population(data)) if keep else []
     except VerificationError as error:
         return [], [*findings, Finding(code="population-malformed", where=POPULATION, message=str(error))]
-    for scope, period in left.items():
+    for scope, (period, _) in left.items():
         message = f"account-month {scope} of {period} is in the log, and its salt is not here"
         findings.append(Finding(code="population-incomplete", where=POPULATION, message=message))
     return kept, findings

@@ -77,9 +77,9 @@ def parse_population(data: bytes) -> Iterator[AccountMonth]:
         yield AccountMonth(period.decode(), _bytes(scope), _bytes(salt), _bytes(account))
 
 
-def parse_commitments(data: bytes) -> Iterator[tuple[str, str]]:
-    """Give month and commitment (base64url) of each, in less time. Raises as `parse_population`."""
-    return ((period.decode(), scope.decode()) for _, period, _, scope in _lines(data))
+def parse_commitments(data: bytes) -> Iterator[tuple[str, str, str]]:
+    """Give commitment, month and account of each, as they are written, in less time. Raises as `parse_population`."""
+    return ((scope.decode(), period.decode(), account.decode()) for account, period, _, scope in _lines(data))
 
 
 def _lines(data: bytes) -> Iterator[tuple[bytes, ...]]:
