@@ -88,6 +88,15 @@ def test_an_empty_directory_is_filled(tmp_path: Path) -> None:
     assert (simple(tmp_path) / MANIFEST).is_file()
 
 
+def test_the_directory_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_log(tmp_path / "log", ENTRIES)
+    (tmp_path / "pack").mkdir()
+    monkeypatch.chdir(tmp_path / "pack")
+    log = LogDirectory(tmp_path / "log")
+    make_pack(Path(), log=log, log_key=LOG_KEY, note=note_of(log.path), account_months=list)
+    assert (tmp_path / "pack" / MANIFEST).is_file()
+
+
 @pytest.mark.parametrize("what", ["files", "a file", "a link", "a pack of another log"])
 def test_nothing_else_is_overwritten(tmp_path: Path, what: str) -> None:
     target = tmp_path / "pack"
