@@ -28,6 +28,7 @@ COMMANDS = {
     "sweep": "cli.sweep:sweep",
     "forecast": "cli.sweep:forecast",
     "request": "cli.requests:request",
+    "log": "cli.log:log",
     "policy": "cli.policy:policy",
     "facts": "cli.facts:facts",
     "audit": "cli.audit:audit",

@@ -29,7 +29,22 @@ from keyvault.subjects import AccountStatus
 from shredder.entitlement import ACCOUNT_KINDS, Situation, Standing, Target, Verdict, decide, joined
 from shredder.fence import LIVE
 from shredder.policy import Policy, Requester, RequestKind
+from shredder.request_digest import digest_of
 from shredder.submission import Submission
+
+__all__ = [
+    "GOING",
+    "Found",
+    "Radius",
+    "digest_of",
+    "find_account",
+    "find_again",
+    "find_left",
+    "find_submitted",
+    "left_of",
+    "radius_of",
+    "types_left",
+]
 
 GOING = frozenset({KeyState.DEACTIVATED, KeyState.DESTROYED})
 

@@ -27,6 +27,8 @@ from shredder.policy import Reason, RequestKind
 from shredder.request_digest import digest_of
 
 DEFAULT_REASON: Final = "customer-request"
+LOST: Final = "database-lost"
+"""The reason of what was fenced anew because its fence was lost with the database before it was in the log, and its cause with it."""
 VOIDING: Final = frozenset({"list-changed", "approval-expired"})
 """Why an approval holds no more, while its request stays open."""
 ENDING: Final = frozenset({*map(str, Reason), "rejected"}) - {str(Reason.AWAITING_BILLING)}
@@ -69,6 +71,8 @@ class Causes:
         self._sweep: tuple[str, str] | None = None
         self.without_request = 0
         """Destructions that somebody ran without a request."""
+        self.lost: list[str] = []
+        """Ids of destructions whose cause was lost with the database."""
 
     # --- requests ------------------------------------------------------------------------------------------------
 
@@ -220,7 +224,11 @@ class Causes:
 
     def check_fence(self, event: DestroyFenced, items: Sequence[Item]) -> None:
         """Note what is wrong with the cause of a fence, before its scopes and records are marked."""
-        if event.approvals == 0:
+        if event.approvals == 0 and event.reason == LOST and event.request is None and event.approved_by is None:
+            self.lost.append(event.destroy_id)
+            if event.policy not in {POLICY_VERSION, self._policies.current.version}:
+                self._other_policy(event)
+        elif event.approvals == 0:
             self._check_rule(event, items)
         elif event.request is not None:
             self._check_request(event, event.request, items)
@@ -233,10 +241,7 @@ class Causes:
         if event.request is not None or event.approved_by is not None:
             self._no_cause(event, "the policy's rule is said to ask for it, and yet a request or an approval is named")
         if self._policies.since is None or event.policy != self._policies.current.version:
-            self._findings.add(
-                "other-policy",
-                f"destruction {event.destroy_id} rests on policy {event.policy!r}, and {self._policies.current.version!r} was in force",
-            )
+            self._other_policy(event)
         by = event.ticket, event.requested_by
         self._sweep = self._sweep or by
         if self._sweep != by:
@@ -259,10 +264,7 @@ class Causes:
             return
         received = request.received
         if event.policy != self._policies.current.version:
-            self._findings.add(
-                "other-policy",
-                f"destruction {event.destroy_id} rests on policy {event.policy!r}, and {self._policies.current.version!r} was in force",
-            )
+            self._other_policy(event)
         self._check_open(request, "carried out")
         if received.kind not in CARRIED_OUT:
             self._no_cause(event, f"its request {request_id} is to {received.kind}, which destroys nothing")
@@ -272,6 +274,12 @@ class Causes:
         if (event.approvals, event.approved_by) not in _approvals(request):
             self._no_cause(event, f"its request {request_id} was not approved like that before")
         request.items += items
+
+    def _other_policy(self, event: DestroyFenced) -> None:
+        self._findings.add(
+            "other-policy",
+            f"destruction {event.destroy_id} rests on policy {event.policy!r}, and {self._policies.current.version!r} was in force",
+        )
 
     def _no_cause(self, event: DestroyFenced, message: str) -> None:
         self._findings.add("no-cause", f"destruction {event.destroy_id}: {message}")

@@ -252,7 +252,7 @@ class RequestReceived(_Event):
     state: Literal["awaiting-approval", "awaiting-billing", "refused", "done", "approved"]
     submitted_by: Bytes32
     ticket: Bytes32
-    content: Sealed | UnsetType = UNSET
+    content: Sealed | UnsetType | None = UNSET
     waits_for: Code | UnsetType | None = UNSET
 
 
@@ -351,6 +351,7 @@ class InventoryAttested(_Event):
     returned: Count
     rings: Annotated[list[RingSlots], Meta(max_length=1_000)]
     unknown: Count
+    wrapped: Count | UnsetType | None = UNSET
 
 
 Event: TypeAlias = Union[  # noqa: UP007 - `|` of twenty names reads no better

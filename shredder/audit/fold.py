@@ -48,6 +48,7 @@ BUILTIN_ONLY: Final = frozenset(
 """Types that rest on no rule of the home's policy."""
 IN_FORCE_ONLY: Final = frozenset(
     [
+        "policy.changed",
         "facts.recorded",
         "request.received",
         "request.listed",
@@ -76,7 +77,8 @@ class Ledger:
 
     `live` counts what is neither destroyed nor fenced, so that created = live + pending + destroyed. `pending`: fenced, and not proven
     gone yet. `without_request`: destructions that somebody ran without a request. `owed`: ids of requests that were executed under
-    break-glass and that nobody has signed. `attested`: what the engine listed last.
+    break-glass and that nobody has signed. `lost`: ids of destructions that a rebuilt database fenced anew, and whose cause was lost with
+    the former. `attested`: what the engine listed last.
     """
 
     at: datetime
@@ -89,6 +91,7 @@ class Ledger:
     pending: Sequence[Pending]
     without_request: int
     owed: Sequence[str]
+    lost: Sequence[str]
     policy: str
     attested: Attested | None
     scopes: Scopes
@@ -220,6 +223,7 @@ class Fold:
             pending=list(self._destructions.pending()),
             without_request=self._causes.without_request,
             owed=self._causes.owed(),
+            lost=self._causes.lost,
             policy=self._policies.current.version,
             attested=self._inventory.last,
             scopes=self._scopes,

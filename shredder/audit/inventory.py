@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from msgspec import UNSET
+
 from shredder.audit.events import InventoryAttested, RingChanged
 from shredder.audit.finding import Findings
 from shredder.audit.forms import moment
@@ -21,7 +23,8 @@ READING: Final = timedelta(minutes=15)
 class Attested:
     """The last whole attestation, at `at` (UTC). `slots`: given out in all rings; `scopes`: that the log had put into rings before.
 
-    `dedicated` and `ring`: keys that the engine listed; `missing`, `returned` and `unknown`: of them, as the event counts them.
+    `dedicated` and `ring`: keys that the engine listed; `missing`, `returned` and `unknown`: of them, as the event counts them. `wrapped`:
+    answers that wait in the engine to be fetched, any of which may hold a key; None where nobody counted them.
     """
 
     entry: int
@@ -33,6 +36,7 @@ class Attested:
     missing: int
     returned: int
     unknown: int
+    wrapped: int | None = None
 
     @property
     def room(self) -> int:
@@ -106,6 +110,7 @@ class Inventory:
             missing=event.missing,
             returned=event.returned,
             unknown=event.unknown,
+            wrapped=None if event.wrapped is UNSET else event.wrapped,
         )
         if self.last.scopes > self.last.slots:
             self._findings.add(

@@ -142,7 +142,7 @@ def _put_population(draft: _Draft, months: set[bytes], account_months: Iterable[
     found = sorted((item for item in account_months if item.scope in months), key=AccountMonth.place)
     if len(found) != len(months):
         raise LogError(
-            f"{len(months) - len(found)} account-months of the log are not in the store, which is an older one: `keyvault log rebuild`"
+            f"{len(months) - len(found)} account-months of the log are not in the store, which is an older one: make it anew with `keyvault log rebuild`"
         )
     draft.put(POPULATION, b"".join(item.line for item in found))
 

@@ -20,6 +20,7 @@ from shredder.log.checkpoint import Checkpoint
 from shredder.log.directory import LogDirectory
 from shredder.log.merkle import leaf_hash, root_of
 from shredder.log.note import ED25519, VerifierKey
+from shredder.log.proving import log_key
 from shredder.verify import Evidence, verify_pack
 from tests.audit.packs import NOW, Material, lines, note_of, packed, verified
 from tests.homes import TestHome
@@ -59,7 +60,7 @@ def test_a_home_gives_a_pack_that_verifies_alone(home: TestHome, tmp_path: Path)
         destroyer.destroy([MONTH, PEOPLE[0]], ticket="T-1", requested_by="ada")
     with home.opened("issuer") as opened:
         done = pack_home(opened, tmp_path / "pack", ignored)
-        key = VerifierKey(name=opened.log.context.origin, type=ED25519, public=opened.log.context.public_key)
+        key = log_key(opened)
     assert done.proofs in {1, 2}  # in ring custody, an account-month is in another ring than people are
     assert done.account_months == 1
     found = verify_pack(tmp_path / "pack", Evidence(log_key=key), at=datetime.now(UTC))
