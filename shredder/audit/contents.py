@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from keyvault.errors import VerificationError
 from shredder.audit.finding import Finding
@@ -14,6 +15,11 @@ from shredder.audit.opening import Opened
 from shredder.audit.population import AccountMonth, parse_commitments, parse_population
 from shredder.log.merkle import verify_inclusion
 from shredder.log.proof import parse_proof
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
+BLOCK_BYTES = 1_000_000
 
 
 def check_proofs(path: Path, opened: Opened, proven: Iterable[tuple[int, bytes]]) -> list[Finding]:
@@ -42,23 +48,37 @@ def _check_proof(data: bytes, index: int, leaf: bytes, opened: Opened) -> None:
 def read_population(
     path: Path, ledger: Ledger, digests: dict[str, str], *, keep: bool
 ) -> tuple[list[AccountMonth], list[Finding]]:
-    """Read the salts of account-months, which must be those of the log's; return them if they are to be kept."""
-    try:
-        data = (path / POPULATION).read_bytes()
-    except OSError:
-        return [], []  # which is found where the files are compared
-    digests[POPULATION] = sha256(data).hexdigest()
-    left = {month.commitment: month.period for month in ledger.months()}
+    """Read the account-months, which must be those of the log; return them if they are to be kept.
+
+    Whether a salt is the right one shows when a name is tried: what has a wrong one is both missing and extra then.
+    """
+    left: dict[str, dict[str, str]] = {}
+    for month in ledger.months():
+        left.setdefault(month.period, {})[month.commitment] = month.account
     findings: list[Finding] = []
+    hashed = sha256()
     try:
-        for period, scope in parse_commitments(data):
-            if left.pop(scope, None) != period:
-                message = f"account-month {scope} of {period} is not in the log"
-                findings.append(Finding(code="population-unknown", where=POPULATION, message=message))
-        kept = list(parse_population(data)) if keep else []
+        with (path / POPULATION).open("rb") as file:
+            for scope, period, account in parse_commitments(_blocks(file, hashed)):
+                if left.get(period, {}).pop(scope, None) != account:
+                    message = f"account-month {scope} of {period} is not so in the log"
+                    findings.append(Finding(code="population-unknown", where=POPULATION, message=message))
+            digests[POPULATION] = hashed.hexdigest()
+            file.seek(0)
+            kept = list(parse_population(_blocks(file, sha256()))) if keep else []
+    except FileNotFoundError:
+        return [], []  # which is found where the files are compared
     except VerificationError as error:
         return [], [*findings, Finding(code="population-malformed", where=POPULATION, message=str(error))]
-    for scope, period in left.items():
-        message = f"account-month {scope} of {period} is in the log, and its salt is not here"
-        findings.append(Finding(code="population-incomplete", where=POPULATION, message=message))
+    for period, scopes in left.items():
+        for scope in scopes:
+            message = f"account-month {scope} of {period} is in the log, and its salt is not here"
+            findings.append(Finding(code="population-incomplete", where=POPULATION, message=message))
     return kept, findings
+
+
+def _blocks(file: BinaryIO, hashed: Hash) -> Iterator[bytes]:
+    """Give a file's bytes, whole lines of them, and hash them: in a large log they are more than is to be held in memory."""
+    while block := b"".join(file.readlines(BLOCK_BYTES)):
+        hashed.update(block)
+        yield block

@@ -14,7 +14,7 @@ from shredder.audit.pack import Packed, check_target, make_pack
 from shredder.audit.population import AccountMonth
 from shredder.log.checkpoint import read_unverified
 from shredder.log.directory import LogDirectory
-from shredder.log.note import ED25519, VerifierKey
+from shredder.log.proving import log_key
 
 PAGE = 10_000
 
@@ -24,7 +24,7 @@ def pack_home(home: Home, target: Path, started: Callable[[int], Callable[[int],
 
     `started` is told how many entries there are, and returns what is told of progress. Raises `LogError`, `Unavailable`.
     """
-    key = VerifierKey(name=home.log.context.origin, type=ED25519, public=home.log.context.public_key)
+    key = log_key(home)
     check_target(target, key)
     home.log.settle()
     log = LogDirectory(home.log_directory)

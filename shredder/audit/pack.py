@@ -60,6 +60,7 @@ def make_pack(
     `VerificationError` when the checkpoint is not the log key's, and `LogError` when the log is not what the checkpoint says, the store has not
     got what is in it, or `target` is something else.
     """
+    target = Path(os.path.abspath(target))  # noqa: PTH100 - a link is refused, not followed
     check_target(target, log_key)
     checkpoint = open_checkpoint(note, log_key)
     draft = _Draft(target.with_name(f".{target.name}.{secrets.token_hex(8)}"))
@@ -141,7 +142,7 @@ def _put_population(draft: _Draft, months: set[bytes], account_months: Iterable[
     found = sorted((item for item in account_months if item.scope in months), key=AccountMonth.place)
     if len(found) != len(months):
         raise LogError(
-            f"{len(months) - len(found)} account-months of the log are not in the store, which is an older one: `keyvault log rebuild`"
+            f"{len(months) - len(found)} account-months of the log are not in the store, which is an older one: make it anew with `keyvault log rebuild`"
         )
     draft.put(POPULATION, b"".join(item.line for item in found))
 
@@ -160,7 +161,7 @@ def _sync_all(folder: Path) -> None:
 def _put_in_place(draft: Path, target: Path) -> None:
     """Give a finished pack its name. A crash in between leaves the older pack beside it under a name with a dot, and never half of one."""
     aside = target.with_name(f".{target.name}.{secrets.token_hex(8)}.replaced")
-    if target.exists():
+    if target.exists() and any(target.iterdir()):  # an empty directory gives way by itself
         target.rename(aside)
     try:
         draft.rename(target)

@@ -23,7 +23,6 @@ from keyvault.scopes import Scope, ScopeKind
 from shredder.audit.finding import Finding
 
 COLUMNS = ("account", "month")
-NEWLINE = b"\n"
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 
 _VALUE = rb"([\w-]{42}[AEIMQUYcgkosw048])"
@@ -71,31 +70,37 @@ class Reconciliation:
     findings: Sequence[Finding] = field(default_factory=list)
 
 
-def parse_population(data: bytes) -> Iterator[AccountMonth]:
-    """Give the account-months in the bytes of a file. `VerificationError` where a line is malformed, not in order, or there twice."""
-    for account, period, salt, scope in _lines(data):
+def parse_population(blocks: Iterable[bytes]) -> Iterator[AccountMonth]:
+    """Give the account-months of a file. `blocks`: its bytes, cut anywhere between two lines.
+
+    `VerificationError` where a line is malformed, not in order, or there twice.
+    """
+    for account, period, salt, scope in _lines(blocks):
         yield AccountMonth(period.decode(), _bytes(scope), _bytes(salt), _bytes(account))
 
 
-def parse_commitments(data: bytes) -> Iterator[tuple[str, str]]:
-    """Give month and commitment (base64url) of each, in less time. Raises as `parse_population`."""
-    return ((period.decode(), scope.decode()) for _, period, _, scope in _lines(data))
+def parse_commitments(blocks: Iterable[bytes]) -> Iterator[tuple[str, str, str]]:
+    """Give commitment, month and account of each, as they are written, in less time. As `parse_population`."""
+    return ((scope.decode(), period.decode(), account.decode()) for account, period, _, scope in _lines(blocks))
 
 
-def _lines(data: bytes) -> Iterator[tuple[bytes, ...]]:
-    position, before = 0, (b"", b"")
-    for number, match in enumerate(_LINE.finditer(data), start=1):
-        if match.start() != position:
-            break
-        position = match.end()
-        found = match.groups()
-        key = found[1], found[3]
-        if key <= before:
-            raise VerificationError(f"line {number} is not behind the one before it, by month and commitment")
-        before = key
-        yield found
-    if position != len(data):
-        raise VerificationError(f"line {data.count(NEWLINE, 0, position) + 1} is malformed")
+def _lines(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:
+    number, before = 1, (b"", b"")
+    for block in blocks:
+        position = 0
+        for match in _LINE.finditer(block):
+            if match.start() != position:
+                break
+            position = match.end()
+            found = match.groups()
+            key = found[1], found[3]
+            if key <= before:
+                raise VerificationError(f"line {number} is not behind the one before it, by month and commitment")
+            before = key
+            number += 1
+            yield found
+        if position != len(block):
+            raise VerificationError(f"line {number} is malformed")
 
 
 def _bytes(text: bytes) -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from keyvault.errors import LogError
+from keyvault.events import b64, canonical
 from shredder.audit import worker
 from shredder.audit.manifest import CHECKPOINT, LOG_KEY, MANIFEST, POPULATION, encode_manifest, parse_manifest
 from shredder.log.checkpoint import Checkpoint, read_unverified
@@ -289,6 +290,24 @@ def test_proofs_that_are_not_the_packs(copy: Path, pack: Path, thousand: Materia
         put(path, changed)
         write_manifest(copy)
         assert_named(verified(copy, thousand.at), f"proofs/{name.name}")
+
+
+@pytest.mark.parametrize("field", ["account", "period", "scope", "salt"])
+def test_each_field_of_the_population(copy: Path, pack: Path, thousand: Material, field: str) -> None:
+    """Under a manifest that is right. Only a list of names tells a wrong salt from a right one."""
+    rows = [json.loads(row) for row in (pack / POPULATION).read_bytes().splitlines()]
+    rows[0][field] = "2020-01" if field == "period" else b64(bytes(32))
+    rows.sort(key=lambda row: (row["period"], row["scope"]))
+    put(copy / POPULATION, b"".join(canonical(row) + b"\n" for row in rows))
+    write_manifest(copy)
+    billed = "account,month\n" + "".join(
+        f"acct-{index:03},2026-{month:02}\n" for index in range(30) for month in (9, 10, 11)
+    )
+    assert lines(verified(pack, thousand.at, billing=billed)) == []
+    found = verified(copy, thousand.at, billing=billed)
+    assert_named(found, POPULATION)
+    if field != "salt":
+        assert_named(verified(copy, thousand.at), POPULATION)
 
 
 def test_the_manifest_is_in_other_peoples_form(pack: Path) -> None:

@@ -20,6 +20,7 @@ from shredder.log.checkpoint import Checkpoint
 from shredder.log.directory import LogDirectory
 from shredder.log.merkle import leaf_hash, root_of
 from shredder.log.note import ED25519, VerifierKey
+from shredder.log.proving import log_key
 from shredder.verify import Evidence, verify_pack
 from tests.audit.packs import NOW, Material, lines, note_of, packed, verified
 from tests.homes import TestHome
@@ -59,7 +60,7 @@ def test_a_home_gives_a_pack_that_verifies_alone(home: TestHome, tmp_path: Path)
         destroyer.destroy([MONTH, PEOPLE[0]], ticket="T-1", requested_by="ada")
     with home.opened("issuer") as opened:
         done = pack_home(opened, tmp_path / "pack", ignored)
-        key = VerifierKey(name=opened.log.context.origin, type=ED25519, public=opened.log.context.public_key)
+        key = log_key(opened)
     assert done.proofs in {1, 2}  # in ring custody, an account-month is in another ring than people are
     assert done.account_months == 1
     found = verify_pack(tmp_path / "pack", Evidence(log_key=key), at=datetime.now(UTC))
@@ -86,6 +87,15 @@ def test_a_pack_is_replaced_by_a_newer_one(tmp_path: Path, thousand: Material) -
 def test_an_empty_directory_is_filled(tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
     assert (simple(tmp_path) / MANIFEST).is_file()
+
+
+def test_the_directory_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_log(tmp_path / "log", ENTRIES)
+    (tmp_path / "pack").mkdir()
+    monkeypatch.chdir(tmp_path / "pack")
+    log = LogDirectory(tmp_path / "log")
+    make_pack(Path(), log=log, log_key=LOG_KEY, note=note_of(log.path), account_months=list)
+    assert (tmp_path / "pack" / MANIFEST).is_file()
 
 
 @pytest.mark.parametrize("what", ["files", "a file", "a link", "a pack of another log"])

@@ -36,7 +36,8 @@ EVERYTHING = [(account, month) for account in ACCOUNTS for month in MONTHS]
 def test_a_line_is_canonical_json() -> None:
     for line in FILE.splitlines():
         assert canonical(json.loads(line)) == line
-    assert list(parse_population(FILE)) == ALL
+    assert list(parse_population([FILE])) == ALL
+    assert list(parse_population(FILE.splitlines(keepends=True))) == ALL
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_a_line_is_canonical_json() -> None:
 )
 def test_any_other_file_is_refused_and_its_line_named(data: bytes, message: str) -> None:
     with pytest.raises(VerificationError, match=message):
-        list(parse_population(data))
+        list(parse_population([data]))
 
 
 def test_bits_behind_a_value_are_refused() -> None:
@@ -62,7 +63,7 @@ def test_bits_behind_a_value_are_refused() -> None:
     end = line.rindex(b'"}')
     odd = line[: end - 1] + bytes((line[end - 1] + 1,)) + line[end:]
     with pytest.raises(VerificationError):
-        list(parse_population(odd))
+        list(parse_population([odd]))
 
 
 def test_all_is_matched() -> None:
