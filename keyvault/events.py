@@ -58,6 +58,7 @@ class EventType(StrEnum):
     REQUEST_REFUSED = "request.refused"
     REQUEST_APPROVED = "request.approved"
     REQUEST_CANCELLED = "request.cancelled"
+    INVENTORY_ATTESTED = "inventory.attested"
 
 
 class Event(NamedTuple):

@@ -26,7 +26,7 @@ from keyvault.store.facts import FactRow
 from keyvault.store.subjects import SubjectRow
 from keyvault.subjects import SubjectKind
 from shredder.fact_lines import Report
-from shredder.facts import Fact, FactType, judge, merge
+from shredder.facts import MAX_WAIT, Fact, FactType, judge, merge
 from shredder.policy import Policy
 from shredder.standing import Standing, apply_standing
 
@@ -34,7 +34,6 @@ GROUP = 500
 """Facts that are recorded in one transaction."""
 FACTS_PER_EVENT = 200
 """As many as fit an event of 64 KiB, each with the longest type and detail."""
-MAX_WAIT = timedelta(days=3_660)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

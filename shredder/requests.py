@@ -138,7 +138,14 @@ class Requests:
         return found
 
     def _content(self, submission: Submission) -> bytes:
-        return self._home.keys.pseudonym_of("request", submission.content)
+        """Return what tells a submission from another of the same ticket: 32 bytes, made of the scopes' random ids and of no name.
+
+        A name in it could be guessed at for as long as the request is kept, which is longer than the scope.
+        """
+        lookups = {self._home.keys.lookup(scope.canonical) for scope in submission.parsed}
+        rows = self._home.database.read(lambda connection: scope_store.newest_by_lookup(connection, lookups))
+        ids = [row.id for row in rows.values()]
+        return self._home.keys.pseudonym_of("request", submission.content(ids, unknown=len(lookups) - len(ids)))
 
     def _new_row(
         self, submission: Submission, person: Person, found: Found, verdict: Verdict, *, break_glass: bool

@@ -71,12 +71,15 @@ class SlotAllocator:
         self._chunks: dict[Month, _Chunk] = {}
         self._reserved: dict[bytes, int] = {}
         """By ring: the number of the chunk that was reserved last, as far as this process knows."""
+        self._taking: dict[Month, list[RingRow]] = {}
+        """The rings that take scopes, as one call of `take` has read them; what gives out a slot is the engine."""
         self._lock = threading.Lock()
 
     def take(self, scopes: Sequence[Scope]) -> list[Placement]:
         """Return a slot for each scope. Raises `RestoreDetected`, `Unavailable`, and what the engine raises."""
         months = [_month(scope) for scope in scopes]
         with self._lock:
+            self._taking.clear()
             slots = {month: iter(self._take(month, count)) for month, count in Counter(months).items()}
         return [next(slots[month]) for month in months]
 
@@ -102,13 +105,12 @@ class SlotAllocator:
     def _reserve(self, month: Month) -> _Chunk:
         """Reserve a chunk of the ring that takes scopes of this month."""
         for _ in range(ATTEMPTS):
-            taking = self._database.read(
-                lambda connection: rings.taking(connection, incarnation=self._incarnation, month=month)
-            )
+            taking = self._rings(month)
             now = self._clock.now()
             for ring in taking:
                 if ring.opened_at is not None and ring.opened_at + TAKES_SCOPES_FOR <= now:
                     self._database.write(partial(_close, ring_id=ring.id, at=now))
+                    self._taking.clear()
                 elif ring.chunks * CHUNK_SLOTS < ring.capacity and (chunk := self._reserve_in(ring)) is not None:
                     if ring.id == taking[-1].id and chunk.end + ring.capacity // 4 >= ring.capacity:
                         self._make(self._announce(month))  # a spare, before anybody has to wait for one
@@ -116,7 +118,16 @@ class SlotAllocator:
             self._announce(month)
         raise Unavailable("others fill the rings faster than a slot can be reserved: try again")
 
+    def _rings(self, month: Month) -> list[RingRow]:
+        """Return the rings that take scopes of a month, read again only once this process has changed some."""
+        if month not in self._taking:
+            self._taking[month] = self._database.read(
+                lambda connection: rings.taking(connection, incarnation=self._incarnation, month=month)
+            )
+        return self._taking[month]
+
     def _announce(self, month: Month) -> bytes:
+        self._taking.clear()
         ring_id = secrets.token_bytes(RING_ID_BYTES)
 
         def work(connection: Connection) -> None:
@@ -136,18 +147,21 @@ class SlotAllocator:
             self._states.create(ring.id, ring.capacity)
             now = self._clock.now()
             opened_at = self._database.write(partial(_open, ring_id=ring.id, at=now))
+            self._taking.clear()
         if ring.epoch and (epoch := self._states.epoch(ring.id)) < ring.epoch:
             raise RestoreDetected(
                 f"ring {ring.id.hex()} is at epoch {epoch} in the engine, and the database has seen epoch {ring.epoch}: the engine is an "
                 "older copy. No scope is created until what was destroyed since is destroyed again"
             )
         path = slots_path(ring.id, self._incarnation)
-        known = self._reserved.get(ring.id)  # mostly nobody else has reserved since, which check-and-set tells
+        own = self._reserved.get(ring.id, 0)
+        least = max(own, ring.chunks)
+        known = own if own == least else None  # mostly nobody else has reserved since, which check-and-set tells
         for _ in range(ATTEMPTS):
-            version, known = self._version(path) if known is None or known < ring.chunks else known, None
-            if version < ring.chunks:
+            version, known = self._version(path) if known is None else known, None
+            if version < least:
                 raise RestoreDetected(
-                    f"ring {ring.id.hex()}: the engine has given out {version} chunks of slots, and the database knows of {ring.chunks}: the "
+                    f"ring {ring.id.hex()}: the engine has given out {version} chunks of slots, and {least} are known to be given out: the "
                     "engine is an older copy. No scope is created until what it lost is replayed"
                 )
             if version * CHUNK_SLOTS >= ring.capacity:

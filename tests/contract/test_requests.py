@@ -147,6 +147,22 @@ def test_the_same_ticket_gets_the_same_answer_and_no_other_content(desk: Desk) -
 
 
 @in_dedicated_custody
+def test_a_name_that_was_renewed_is_other_content(desk: Desk) -> None:
+    """The answer of before was about another scope; and what is kept with a request says nothing of names."""
+    desk.make(ANN)
+    view = desk.submit(ANN, ticket="T")
+    desk.approve(view)
+    assert execute(desk.home, POLICY, view.row.id).state is RequestState.DONE
+    assert desk.submit(ANN, ticket="T").row.id == view.row.id
+    values_of(KeyVault(desk.home).ensure_scopes([ANN], renew=True))
+    with pytest.raises(InvalidInputError, match="needs a ticket of its own"):
+        desk.submit(ANN, ticket="T")
+    unknown = desk.submit("consumer/acct-001/nobody", ticket="U")
+    assert unknown.row.refusal == "unknown-scope"
+    assert desk.submit("consumer/acct-001/nobody", ticket="U").row == unknown.row
+
+
+@in_dedicated_custody
 @pytest.mark.parametrize(
     ("scopes", "kind", "by", "reason"),
     [

@@ -19,6 +19,7 @@ from keyvault.scopes import Scope
 from keyvault.store import outbox
 from keyvault.transit.embedded import EmbeddedEngine
 from keyvault.wrapped import CustodyCode
+from shredder.attest import attest
 from shredder.destroy import Destroyer
 from shredder.policy import Requester, RequestKind
 from shredder.policy_file import POLICY_FILE, home_policy
@@ -74,6 +75,7 @@ def emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[d
         )
         policy = home_policy(opened)
         execute(opened, policy, ask(Requests(opened, policy)))
+        attest(opened, opened.engine, Person(identity="ada", display="ada"))
         bodies = opened.database.read(outbox.bodies)
     events: dict[str, list[dict[str, Any]]] = {}
     for _, body in bodies:
