@@ -70,7 +70,7 @@ def write_entries(connection: Connection, first: int, events: Sequence[tuple[str
         "body": [body for _, _, body in events],
         "leaf_index": list(range(first, first + len(events))),
     }
-    insert_rows(connection, outbox, columns, conflicts=False)
+    _insert_columns(connection, outbox, columns)
 
 
 # --- scopes -----------------------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def write_scopes(connection: Connection, *, added: Sequence[ScopeRow], changed: 
     _update(connection, scopes, [{name: getattr(row, name) for name in names} for row in changed], ("id",))
     if added:
         columns = {name: [getattr(row, name) for row in added] for name in names}
-        insert_rows(connection, scopes, columns, conflicts=False)
+        _insert_columns(connection, scopes, columns)
 
 
 def without_lookup(connection: Connection, *, ring_id: bytes | None, after: bytes) -> list[ScopeRow]:
@@ -149,7 +149,7 @@ def abandon_keys(connection: Connection, names: Iterable[str], *, at: datetime) 
         "state": [ABANDONED] * len(ordered),
         "created_at": [at] * len(ordered),
     }
-    insert_rows(connection, intents, columns, conflicts=False)
+    _insert_columns(connection, intents, columns)
 
 
 # --- what else ----------------------------------------------------------------------------------------------------------
@@ -260,7 +260,17 @@ def _mark(row: RecordRow) -> dict[str, object]:
 
 def _insert(connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> None:
     if rows:
-        insert_rows(connection, table, {name: [row[name] for row in rows] for name in rows[0]}, conflicts=False)
+        _insert_columns(connection, table, {name: [row[name] for row in rows] for name in rows[0]})
+
+
+def _insert_columns(connection: Connection, table: sa.Table, columns: Mapping[str, Sequence[object]]) -> None:
+    """Insert rows that are given column by column; SQLite runs one statement for each, which needs no text of its own for each batch."""
+    if connection.dialect.name == "postgresql":
+        insert_rows(connection, table, columns, conflicts=False)
+        return
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    if rows:
+        connection.execute(sa.insert(table), rows)
 
 
 def _update(connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, object]], keys: Sequence[str]) -> None:
