@@ -16,6 +16,7 @@ import click
 from cli.app import App, json_option
 from cli.failures import EXIT_REFUSED
 from cli.files import check_output, output
+from cli.log_rebuild import rebuild
 
 if TYPE_CHECKING:
     from shredder.attest import Attestation
@@ -260,3 +261,5 @@ _WRONG = {
     "returned": "is in the engine although it was destroyed",
     "unknown": "is in the engine and belongs to nothing in the database",
 }
+
+log.add_command(rebuild)

@@ -31,6 +31,7 @@ COMMANDS = {
     "log": "cli.log:log",
     "policy": "cli.policy:policy",
     "facts": "cli.facts:facts",
+    "audit": "cli.audit:audit",
     "import-records": "cli.records:import_records",
     "demo": "cli.demo:demo",
 }
