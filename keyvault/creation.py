@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
+from keyvault.batches import uncollected
 from keyvault.clock import Clock
 from keyvault.concurrency import one_ahead
 from keyvault.custody.base import Custody, Identity, Placement
@@ -80,17 +81,28 @@ class ScopeCreator:
         """Return each scope's live row, made now where there was none."""
         results: dict[Scope, ScopeRow | KeyVaultError] = {}
         for _ in range(ATTEMPTS):
-            results |= self._create(self._missing([s for s in scopes if s not in results], results, renew=renew))
+            self._attempt([scope for scope in dict.fromkeys(scopes) if scope not in results], results, renew=renew)
             if all(scope in results for scope in scopes):
                 return results
         busy = Unavailable("other creators keep getting in the way of this scope: try again")
         return {scope: results.get(scope, busy) for scope in scopes}
 
+    def _attempt(self, scopes: Sequence[Scope], results: dict[Scope, ScopeRow | KeyVaultError], *, renew: bool) -> None:
+        """Find or create, into `results`; a scope that is not there afterwards lost a race and is to be looked up again.
+
+        While one group is written to the database, the next is made ready.
+        """
+        groups = (self._missing(some, results, renew=renew) for some in chunks(scopes, GROUP))
+        drafted = (self._draft(group, results) for group in groups if group)
+        for written in one_ahead(partial(self._write, drafts) for drafts in drafted):
+            results |= written
+
+    @uncollected()
     def _missing(
         self, scopes: Sequence[Scope], results: dict[Scope, ScopeRow | KeyVaultError], *, renew: bool
     ) -> list[_Wanted]:
         """Sort the scopes into `results` and those to create."""
-        lookups = {scope: self._keys.lookup(scope.canonical) for scope in dict.fromkeys(scopes)}
+        lookups = {scope: self._keys.lookup(scope.canonical) for scope in scopes}
         rows = self._database.read(lambda connection: scope_store.newest_by_lookup(connection, lookups.values()))
         now = self._clock.now()
         missing = []
@@ -123,26 +135,10 @@ class ScopeCreator:
                 )
         return [wanted for wanted in missing if wanted.scope not in results]
 
-    def _create(self, missing: Sequence[_Wanted]) -> dict[Scope, ScopeRow | KeyVaultError]:
-        """Try to create; a scope that is in neither values nor errors lost a race and is looked up again.
-
-        While one group is written to the database, the next is drafted, and keys are made for the one after that.
-        """
-        results: dict[Scope, ScopeRow | KeyVaultError] = {}
-        groups = list(chunks(missing, GROUP))
-        prepared = one_ahead(partial(self._custody.prepare, [wanted.scope for wanted in group]) for group in groups)
-        drafted = (self._draft(group, placements, results) for group, placements in zip(groups, prepared, strict=True))
-        for written in one_ahead(partial(self._write, drafts) for drafts in drafted):
-            results |= written
-        return results
-
-    def _draft(
-        self,
-        group: Sequence[_Wanted],
-        placements: Sequence[Placement | KeyVaultError],
-        results: dict[Scope, ScopeRow | KeyVaultError],
-    ) -> _Drafts:
-        """Make rows and events; what cannot be made goes into `results`."""
+    @uncollected()
+    def _draft(self, group: Sequence[_Wanted], results: dict[Scope, ScopeRow | KeyVaultError]) -> _Drafts:
+        """Have keys made, and make rows and events; what cannot be made goes into `results`."""
+        placements = self._custody.prepare([wanted.scope for wanted in group])
         placed = []
         for wanted, placement in zip(group, placements, strict=True):
             if isinstance(placement, KeyVaultError):
@@ -225,7 +221,9 @@ class ScopeCreator:
                 after=KeyState.SUSPENDED,
                 suspended_by=SuspendedBy.FACTS,
             )
-            payloads = [{"scope": b64(row.commitment), "scope_id": b64(row.id)} for row in held]
+            payloads = [
+                {"scope": b64(row.commitment), "scope_id": b64(row.id), "cause": SuspendedBy.FACTS.code} for row in held
+            ]
             at = self._clock.now()
             outbox.append(connection, [make_event(EventType.SCOPE_SUSPENDED, payload, at=at) for payload in payloads])
         return after
@@ -258,13 +256,15 @@ class ScopeCreator:
 
 
 def sealed_placement(keys: SystemKeys, row: ScopeRow) -> str:
-    """Return where a row's key sits, and its salt, as events carry them: sealed under the journal key."""
+    """Return where a row's key sits, and of a name that is no person's salt and look-up, as events carry them: sealed under the journal key."""
     placement = {
         "key_ref": row.key_ref,
         "ring": row.ring_id.hex() if row.ring_id else None,
         "slot": row.slot,
         "salt": row.salt.hex() if row.salt else None,
     }
+    if row.salt and row.lookup:  # a destroyed month is still refused after its row was rebuilt from this
+        placement["lookup"] = row.lookup.hex()
     return b64(keys.seal_journal(json.dumps(placement).encode(), row.id))
 
 

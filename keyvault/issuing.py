@@ -13,6 +13,7 @@ from typing import TypeAlias
 from sqlalchemy.engine import Connection
 
 from keyvault.admission import Marks, Targets, address_request, admit_request, admit_wrapped, check_logged
+from keyvault.batches import uncollected
 from keyvault.clock import Clock
 from keyvault.custody.base import Custody
 from keyvault.errors import KeyVaultError
@@ -84,6 +85,7 @@ class Issuer:
     def close(self) -> None:
         """Wipe what is kept in memory: nothing here."""
 
+    @uncollected()
     def _wrap(self, requests: Sequence[KeyRequest], keys: Sequence[bytearray]) -> list[DataKey | KeyVaultError]:
         anchor = self._leases.take()
         admitted = self._admit_requests(requests)
@@ -99,6 +101,7 @@ class Issuer:
             self._after_wrapping(anchor, requests, admitted, wrapping_keys)
         return results
 
+    @uncollected()
     def _unwrap(
         self, parsed: Sequence[WrappedKey | KeyVaultError], requests: Sequence[UnwrapRequest]
     ) -> list[bytearray | KeyVaultError]:

@@ -31,7 +31,7 @@ WrappingKeys = dict[T, WrappingKey | KeyVaultError]
 
 def target_keys(targets: Targets) -> TargetKeys:
     """Return what the wrapping key of these targets is found under."""
-    return tuple(target.key for target in targets)
+    return tuple([target.key for target in targets])
 
 
 class WrappingKeySource:

@@ -131,11 +131,11 @@ def stamp(home: Home, destroy_ids: Iterable[bytes]) -> Mapping[bytes, Destructio
     ids = sorted(set(destroy_ids))
 
     def work(connection: Connection) -> Mapping[bytes, Destruction]:
-        now = home.clock.now() if home.clock.simulated else home.database.now(connection)
-        destructions.stamp_fence(connection, ids, fenced_at=now, lease_bound=now + allowance)
+        now = home.clock.now() if home.clock.simulated else home.database.transaction_clock()
+        stamped = destructions.stamp_fence(connection, ids, fenced_at=now, lease_bound=now + allowance)
         # Always something to commit: a standby that confirms it has confirmed the fence before it, too.
         system.beat(connection, home.node, now)
-        return destructions.by_id(connection, ids)
+        return stamped
 
     return home.database.write(work)
 

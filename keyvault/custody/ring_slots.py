@@ -18,8 +18,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+from sqlalchemy.engine import Connection
+
 from keyvault.clock import Clock
 from keyvault.custody.base import Placement
+from keyvault.custody.ring_events import tell
 from keyvault.custody.ring_sealing import RING_ID_BYTES, slots_path
 from keyvault.custody.ring_state import RingStates
 from keyvault.errors import CheckAndSetError, RestoreDetected, Unavailable
@@ -68,12 +71,15 @@ class SlotAllocator:
         self._chunks: dict[Month, _Chunk] = {}
         self._reserved: dict[bytes, int] = {}
         """By ring: the number of the chunk that was reserved last, as far as this process knows."""
+        self._taking: dict[Month, list[RingRow]] = {}
+        """The rings that take scopes, as one call of `take` has read them; what gives out a slot is the engine."""
         self._lock = threading.Lock()
 
     def take(self, scopes: Sequence[Scope]) -> list[Placement]:
         """Return a slot for each scope. Raises `RestoreDetected`, `Unavailable`, and what the engine raises."""
         months = [_month(scope) for scope in scopes]
         with self._lock:
+            self._taking.clear()
             slots = {month: iter(self._take(month, count)) for month, count in Counter(months).items()}
         return [next(slots[month]) for month in months]
 
@@ -99,13 +105,12 @@ class SlotAllocator:
     def _reserve(self, month: Month) -> _Chunk:
         """Reserve a chunk of the ring that takes scopes of this month."""
         for _ in range(ATTEMPTS):
-            taking = self._database.read(
-                lambda connection: rings.taking(connection, incarnation=self._incarnation, month=month)
-            )
+            taking = self._rings(month)
             now = self._clock.now()
             for ring in taking:
                 if ring.opened_at is not None and ring.opened_at + TAKES_SCOPES_FOR <= now:
-                    self._database.write(partial(rings.close, ring_id=ring.id, at=now))
+                    self._database.write(partial(_close, ring_id=ring.id, at=now))
+                    self._taking.clear()
                 elif ring.chunks * CHUNK_SLOTS < ring.capacity and (chunk := self._reserve_in(ring)) is not None:
                     if ring.id == taking[-1].id and chunk.end + ring.capacity // 4 >= ring.capacity:
                         self._make(self._announce(month))  # a spare, before anybody has to wait for one
@@ -113,13 +118,23 @@ class SlotAllocator:
             self._announce(month)
         raise Unavailable("others fill the rings faster than a slot can be reserved: try again")
 
-    def _announce(self, month: Month) -> bytes:
-        ring_id = secrets.token_bytes(RING_ID_BYTES)
-        self._database.write(
-            lambda connection: rings.announce(
-                connection, ring_id, incarnation=self._incarnation, capacity=self._capacity, month=month
+    def _rings(self, month: Month) -> list[RingRow]:
+        """Return the rings that take scopes of a month, read again only once this process has changed some."""
+        if month not in self._taking:
+            self._taking[month] = self._database.read(
+                lambda connection: rings.taking(connection, incarnation=self._incarnation, month=month)
             )
-        )
+        return self._taking[month]
+
+    def _announce(self, month: Month) -> bytes:
+        self._taking.clear()
+        ring_id = secrets.token_bytes(RING_ID_BYTES)
+
+        def work(connection: Connection) -> None:
+            rings.announce(connection, ring_id, incarnation=self._incarnation, capacity=self._capacity, month=month)
+            tell(connection, ring_id, at=self._clock.now())
+
+        self._database.write(work)
         return ring_id
 
     def _make(self, ring_id: bytes) -> None:
@@ -131,19 +146,22 @@ class SlotAllocator:
         if opened_at is None:
             self._states.create(ring.id, ring.capacity)
             now = self._clock.now()
-            opened_at = self._database.write(lambda connection: rings.open_(connection, ring.id, at=now))
+            opened_at = self._database.write(partial(_open, ring_id=ring.id, at=now))
+            self._taking.clear()
         if ring.epoch and (epoch := self._states.epoch(ring.id)) < ring.epoch:
             raise RestoreDetected(
                 f"ring {ring.id.hex()} is at epoch {epoch} in the engine, and the database has seen epoch {ring.epoch}: the engine is an "
                 "older copy. No scope is created until what was destroyed since is destroyed again"
             )
         path = slots_path(ring.id, self._incarnation)
-        known = self._reserved.get(ring.id)  # mostly nobody else has reserved since, which check-and-set tells
+        own = self._reserved.get(ring.id, 0)
+        least = max(own, ring.chunks)
+        known = own if own == least else None  # mostly nobody else has reserved since, which check-and-set tells
         for _ in range(ATTEMPTS):
-            version, known = self._version(path) if known is None or known < ring.chunks else known, None
-            if version < ring.chunks:
+            version, known = self._version(path) if known is None else known, None
+            if version < least:
                 raise RestoreDetected(
-                    f"ring {ring.id.hex()}: the engine has given out {version} chunks of slots, and the database knows of {ring.chunks}: the "
+                    f"ring {ring.id.hex()}: the engine has given out {version} chunks of slots, and {least} are known to be given out: the "
                     "engine is an older copy. No scope is created until what it lost is replayed"
                 )
             if version * CHUNK_SLOTS >= ring.capacity:
@@ -164,6 +182,18 @@ class SlotAllocator:
     def _version(self, path: str) -> int:
         entry = self._engine.get_state(path)
         return entry.version if entry else 0
+
+
+def _open(connection: Connection, ring_id: bytes, at: datetime) -> datetime:
+    opened_at = rings.open_(connection, ring_id, at=at)
+    if opened_at == at:
+        tell(connection, ring_id, at=at)
+    return opened_at
+
+
+def _close(connection: Connection, ring_id: bytes, at: datetime) -> None:
+    if rings.close(connection, ring_id, at=at):
+        tell(connection, ring_id, at=at)
 
 
 def chunk_number(slot: int) -> int:

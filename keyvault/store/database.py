@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 BUSY_SECONDS = 10.0
 BUSY_POLL = 0.02
+TEST_AFTER_SECONDS = 1.0
 ATTEMPTS = 12
 RETRYABLE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, lock not available (PostgreSQL, appendix A)."""
@@ -68,6 +69,10 @@ class Database:
             datetime.now(UTC) if self.dialect == "sqlite" else sa.func.clock_timestamp(type_=sa.DateTime(timezone=True))
         )
 
+    def transaction_clock(self) -> Moment:
+        """Return when a transaction began, by the database's clock, for use in its statements: the same in all of them."""
+        return datetime.now(UTC) if self.dialect == "sqlite" else sa.func.now(type_=sa.DateTime(timezone=True))
+
     def confirm(self, node: str) -> None:
         """Commit something now, so that a standby that confirms it has confirmed every commit before it.
 
@@ -75,7 +80,7 @@ class Database:
         `Unavailable` when the standby does not answer. SQLite has none.
         """
         if self.dialect != "sqlite":
-            self.write(lambda connection: system.beat(connection, node, self.now(connection)))
+            self.write(lambda connection: system.beat(connection, node, self.transaction_clock()))
 
     def check_version(self) -> None:
         """Raise `StoreVersionError` unless the schema is exactly the one this program knows."""
@@ -209,9 +214,8 @@ def _require_file(url: sa.URL, *, create: bool) -> None:
 
 
 def _postgresql_engine(url: sa.URL) -> Engine:
-    engine = sa.create_engine(
-        url, hide_parameters=True, pool_pre_ping=True, pool_size=16, connect_args={"connect_timeout": 10}
-    )
+    engine = sa.create_engine(url, hide_parameters=True, pool_size=16, connect_args={"connect_timeout": 10})
+    _test_rested(engine)
 
     @sa.event.listens_for(engine, "connect")
     def _prepare(connection: Any, record: Any) -> None:
@@ -224,6 +228,27 @@ def _postgresql_engine(url: sa.URL) -> Engine:
         connection.add_notice_handler(lambda diagnostic: notices.append(diagnostic.message_primary or ""))
 
     return engine
+
+
+def _test_rested(engine: Engine) -> None:
+    """Test connections that nobody has used for a while, before somebody does, and replace those that are dead.
+
+    Not all of them, as SQLAlchemy can: one destruction takes a dozen transactions one after the other.
+    """
+
+    @sa.event.listens_for(engine, "checkin")
+    def _note(_connection: Any, record: Any) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    @sa.event.listens_for(engine, "checkout")
+    def _test(connection: Any, record: Any, _proxy: Any) -> None:
+        used_at = record.info.get("used_at")
+        if used_at is None or time.monotonic() - used_at < TEST_AFTER_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise sa.exc.InvalidatePoolError from error
 
 
 def _check_replicated(connection: Connection) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from keyvault.store.dialects import conditions, insert_rows
+from keyvault.store.dialects import Moment, conditions, insert_rows
 from keyvault.store.tables import certificate_openings, destructions
 
 
@@ -50,32 +50,32 @@ def remove(connection: Connection, destroy_id: bytes) -> None:
     connection.execute(sa.delete(destructions).where(destructions.c.id == destroy_id))
 
 
-def by_id(connection: Connection, ids: Sequence[bytes]) -> Mapping[bytes, Destruction]:
+def by_id(connection: Connection, ids: Iterable[bytes]) -> Mapping[bytes, Destruction]:
     """Return the destructions of these ids."""
     found: dict[bytes, Destruction] = {}
     for condition in conditions(connection, destructions.c.id, ids):
         for row in connection.execute(sa.select(destructions).where(condition)):
-            found[row.id] = Destruction(
-                id=row.id,
-                reason=row.reason,
-                ticket=row.ticket,
-                requested_by=row.requested_by,
-                fence_event=row.fence_event,
-                created_at=row.created_at,
-                fenced_at=row.fenced_at,
-                lease_bound=row.lease_bound,
-            )
+            found[row.id] = _value(row)
     return found
 
 
-def stamp_fence(connection: Connection, ids: Iterable[bytes], *, fenced_at: datetime, lease_bound: datetime) -> None:
-    """Write when the fences were committed, and when the last cached keys expire, where they are not stamped already."""
+def stamp_fence(
+    connection: Connection, ids: Collection[bytes], *, fenced_at: Moment, lease_bound: Moment
+) -> Mapping[bytes, Destruction]:
+    """Write when the fences were committed, and when the last cached keys expire, where they are not stamped already.
+
+    Returns these destructions, stamped.
+    """
+    stamped: dict[bytes, Destruction] = {}
     for condition in conditions(connection, destructions.c.id, ids):
-        connection.execute(
+        statement = (
             sa.update(destructions)
             .where(condition, destructions.c.fenced_at.is_(None))
             .values(fenced_at=fenced_at, lease_bound=lease_bound)
+            .returning(destructions)
         )
+        stamped |= {row.id: _value(row) for row in connection.execute(statement)}
+    return {**by_id(connection, set(ids) - stamped.keys()), **stamped}
 
 
 def keep_openings(connection: Connection, sealed: Mapping[bytes, bytes], *, until: datetime) -> None:
@@ -91,3 +91,7 @@ def keep_openings(connection: Connection, sealed: Mapping[bytes, bytes], *, unti
 def drop_openings(connection: Connection, *, now: datetime) -> None:
     """Remove the openings whose backup horizon has passed."""
     connection.execute(sa.delete(certificate_openings).where(certificate_openings.c.expires_at <= now))
+
+
+def _value(row: sa.Row[Any]) -> Destruction:
+    return Destruction(**{name: getattr(row, name) for name in Destruction.__slots__})

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from keyvault.errors import StoreError
 from keyvault.scopes import REFUSED_PURPOSES, RefusedPurposes
-from keyvault.store.dialects import conflict_insert
+from keyvault.store.dialects import Moment, conflict_insert
 from keyvault.store.tables import heartbeats, system
 
 
@@ -125,7 +125,7 @@ def trust(connection: Connection, at: datetime) -> None:
     connection.execute(sa.update(system).where(later).values(trusted_at=at))
 
 
-def beat(connection: Connection, node: str, at: datetime) -> None:
+def beat(connection: Connection, node: str, at: Moment) -> None:
     """Commit a sign of life: an old primary that is cut off from its standby cannot."""
     statement = conflict_insert(connection, heartbeats).values(node=node, beat_at=at)
     connection.execute(statement.on_conflict_do_update(index_elements=["node"], set_={"beat_at": at}))

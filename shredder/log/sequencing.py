@@ -72,7 +72,7 @@ class Sequencing(LogWriter):
         database = self._context.database
 
         def take(connection: Connection) -> int | None:
-            now = database.now(connection)
+            now = database.clock()
             return leases.acquire(connection, log_store.LEASE, now=now, until=now + LEASE)
 
         token = database.write(take)
@@ -81,9 +81,7 @@ class Sequencing(LogWriter):
         try:
             self._sequencer.advance()
         finally:
-            database.write(
-                lambda connection: leases.release(connection, log_store.LEASE, token, now=database.now(connection))
-            )
+            database.write(lambda connection: leases.release(connection, log_store.LEASE, token, now=database.clock()))
         return True
 
 

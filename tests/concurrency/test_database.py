@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier, Event
+from typing import Any
 
 import psycopg
 import pytest
@@ -137,6 +138,35 @@ def test_a_lost_connection_is_unavailable_and_the_next_call_works(
     with pytest.raises(Unavailable, match="the database cannot be reached"):
         postgres.write(work)
     assert numbers(postgres) == [0, 0]
+
+
+def test_a_connection_that_rested_is_replaced_when_it_is_dead_and_one_in_use_is_not_tested(
+    postgres: Database, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = postgres.read(backend)
+    tests: list[object] = []
+    ping = postgres.engine.dialect.do_ping
+
+    def counted(connection: Any) -> bool:
+        tests.append(connection)
+        return ping(connection)
+
+    monkeypatch.setattr(postgres.engine.dialect, "do_ping", counted)
+    monkeypatch.setattr(module, "TEST_AFTER_SECONDS", 3600.0)
+    assert postgres.read(backend) == pid
+    assert not tests
+    monkeypatch.setattr(module, "TEST_AFTER_SECONDS", 0.0)
+    assert postgres.read(backend) == pid
+    assert len(tests) == 1
+    with psycopg.connect(libpq_url(postgres_url), autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
+    assert postgres.read(backend) != pid
+    assert len(tests) == 2
+
+
+def backend(connection: Connection) -> int:
+    pid: int = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
+    return pid
 
 
 def test_a_refused_statement_is_not_run_again(postgres: Database) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import Connection
 
 from keyvault.custody import ring_slots
 from keyvault.custody.base import Placement
@@ -204,9 +205,42 @@ def test_an_older_engine_is_noticed(engine: TransitEngine, database: Database, c
     (first,) = process.take(PERSON)
     database.write(lambda c: rings.take_slots(c, {first.ring_id or b"": 2}))
     with pytest.raises(
-        RestoreDetected, match="the engine has given out 1 chunks of slots, and the database knows of 2"
+        RestoreDetected, match="the engine has given out 1 chunks of slots, and 2 are known to be given out"
     ):
         Process(database, engine, clock).take(PERSON)
+
+
+def test_an_engine_that_lost_what_this_process_reserved_is_noticed_before_any_scope_sits_there(
+    engine: TransitEngine, database: Database, clock: ManualClock
+) -> None:
+    process = Process(database, engine, clock)
+    ring_id = process.slots.take([PERSON] * 8)[0].ring_id or b""
+    engine.delete_state(slots_path(ring_id, 1))
+    engine.put_state(slots_path(ring_id, 1), "4", expected_version=0)
+    with pytest.raises(RestoreDetected, match="given out 1 chunks of slots, and 2 are known"):
+        process.slots.take([PERSON])
+
+
+def test_the_database_is_asked_for_rings_once_and_again_for_each_that_is_new(
+    engine: TransitEngine, database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+
+    def counted(connection: Connection, *, incarnation: int, month: str | None) -> list[RingRow]:
+        asked.append(month)
+        return taking(connection, incarnation=incarnation, month=month)
+
+    taking = rings.taking
+    monkeypatch.setattr(rings, "taking", counted)
+    process = Process(database, engine, clock, capacity=64)
+    process.take(PERSON)
+    asked.clear()
+    process.take(*[PERSON] * 40)
+    assert asked == [None]
+    process.take(PERSON)
+    assert asked == [None], "nothing is asked while a chunk lasts"
+    process.take(*[PERSON] * 4)
+    assert asked == [None, None], "and again by each call that needs more"
 
 
 def test_a_ring_that_was_announced_and_not_made_is_made_by_the_next(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -207,11 +208,24 @@ def test_a_fence_is_stamped_once(store: Database) -> None:
     store.write(lambda connection: destructions.insert(connection, cause))
     insert(store, scope)
     for moment in (NOW, NOW + timedelta(hours=1)):
-        store.write(
+        stamped = store.write(
             lambda c, at=moment: destructions.stamp_fence(c, [cause.id], fenced_at=at, lease_bound=at)  # type: ignore[misc]
         )
+        assert stamped == {cause.id: replace(cause, fenced_at=NOW, lease_bound=NOW)}, "also to who came second"
     assert store.read(lambda c: scope_store.by_id(c, [scope.id]))[scope.id].fenced_at == NOW
     assert store.read(lambda c: scope_store.awaiting_destruction(c, limit=5)) == [scope.id]
+
+
+def test_a_fence_stamped_by_the_databases_clock_has_one_time(store: Database) -> None:
+    cause = destruction()
+    store.write(lambda connection: destructions.insert(connection, cause))
+    clock, lease = store.transaction_clock(), timedelta(seconds=65)
+    stamped = store.write(
+        lambda c: destructions.stamp_fence(c, [cause.id], fenced_at=clock, lease_bound=clock + lease)
+    )[cause.id]
+    assert stamped.fenced_at is not None
+    assert stamped.lease_bound == stamped.fenced_at + lease
+    assert abs(stamped.fenced_at - datetime.now(UTC)) < timedelta(minutes=5)
 
 
 def test_more_rows_than_one_statement_takes(store: Database) -> None:
