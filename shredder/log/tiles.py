@@ -76,7 +76,7 @@ class Edge:
         """`rows` by level: as many hashes as the partial tile of that level has at `size`. `VerificationError` otherwise."""
         self.size = size
         self.rows = [list(row) for row in rows]
-        for level in range(MAX_LEVEL + 1):
+        for level in range(max(len(self.rows), MAX_LEVEL + 1)):
             there = len(self.rows[level]) if level < len(self.rows) else 0
             if there != (size >> (WIDTH_BITS * level)) % WIDTH:
                 raise VerificationError(

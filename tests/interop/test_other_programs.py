@@ -22,6 +22,7 @@ from shredder.log.directory import LogDirectory
 from shredder.log.merkle import consistency_proof, inclusion_proof
 from shredder.log.note import ED25519, VerifierKey, split_note
 from shredder.log.proof import Proof
+from shredder.log.publish import publish
 from shredder.log.tiles import encode_bundle, tiles_of
 from tests.homes import TestHome, embedded_home
 from tests.interop.programs import fsck, judge
@@ -111,6 +112,20 @@ def test_the_log_of_a_home(home: TestHome, tmp_path: Path) -> None:
     proof = proof_of(path, note, checkpoint, 7)
     (entry,) = LogDirectory(path).entries(7, 8)
     accepted("proof", policy=f"log {key}\nquorum none\n", proof=proof.text, entry=entry)
+
+
+def test_a_published_copy(home: TestHome, tmp_path: Path) -> None:
+    """What `log publish` copies is a whole log, now and after it has grown."""
+    copy, key = tmp_path / "public", key_of(home)
+    for wanted in (CONSUMERS[:5], CONSUMERS):
+        with home.vault() as vault:
+            values_of(vault.ensure_scopes(wanted))
+        with home.opened() as opened:
+            opened.log.settle()
+            publish(LogDirectory(opened.log_directory), copy, key)
+        checkpoint = open_checkpoint(LogDirectory(copy).checkpoint() or b"", key)
+        assert checkpoint.size >= len(wanted)
+        assert fsck(copy, str(key), tmp_path) == (checkpoint.size, b64encode(checkpoint.root).decode())
 
 
 # --- the directory ---------------------------------------------------------------------------------------------------

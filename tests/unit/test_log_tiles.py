@@ -160,7 +160,15 @@ def test_rows_of_another_size_are_refused(size: int, rows: list[list[bytes]], le
 def test_the_largest_tree_has_eight_levels() -> None:
     sizes = [(2**63 - 1 >> 8 * level) % 256 for level in range(MAX_LEVEL + 1)]
     assert sizes == [255] * 7 + [127]
-    assert Edge(2**63 - 1, [[LEAVES[0]] * count for count in sizes]).size == 2**63 - 1
+    rows = [[LEAVES[0]] * count for count in sizes]
+    assert Edge(2**63 - 1, rows).size == 2**63 - 1
+    for level in range(MAX_LEVEL + 1):
+        with pytest.raises(
+            VerificationError, match=f"does not have {sizes[level] - 1} hashes in its last tile at level {level}"
+        ):
+            Edge(2**63 - 1, [*rows[:level], rows[level][1:], *rows[level + 1 :]])
+    with pytest.raises(VerificationError, match=r"does not have 1 hashes in its last tile at level 8"):
+        Edge(2**63 - 1, [*rows, [LEAVES[0]]])
 
 
 # --- bytes -----------------------------------------------------------------------------------------------------------
