@@ -1,14 +1,15 @@
-"""`python -m bench [formats] [custody] [service] [ring] [sweep] [log]`, started by `make bench` beside the real servers."""
+"""`python -m bench [formats] [custody] [service] [ring] [sweep] [log] [audit]`, started by `make bench` beside the real servers."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import custody, formats, log, ring, rows, service, sweep
+from bench import audit, custody, formats, log, ring, rows, service, sweep
 from tests.servers import description
 
-ALL = ("formats", "custody", "service", "ring", "sweep", "log")
+ALL = ("formats", "custody", "service", "ring", "sweep", "log", "audit")
 
+ALONE = {"formats": formats.run, "audit": audit.run}
 SERVED = {"custody": custody.run, "service": service.run, "ring": ring.run, "sweep": sweep.run, "log": log.run}
 
 
@@ -22,8 +23,8 @@ def main(chosen: list[str]) -> int:
     results: list[rows.Row] = []
     for name in chosen or ALL:
         print(f"running {name} ...", file=sys.stderr, flush=True)
-        if name == "formats":
-            results += formats.run()
+        if name in ALONE:
+            results += ALONE[name]()
             continue
         if servers is None:
             print("this benchmark needs the servers: run it by `make bench`", file=sys.stderr)

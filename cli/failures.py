@@ -22,6 +22,7 @@ from keyvault.errors import (
     StoreError,
     Unavailable,
     UnknownScopeError,
+    VerificationError,
 )
 
 T = TypeVar("T")
@@ -92,7 +93,7 @@ def values_or_first_error(results: Sequence[T | KeyVaultError]) -> list[T]:
 
 
 def _exit_code(error: KeyVaultError) -> int:
-    if isinstance(error, InvalidFormatError | DecryptionFailedError):
+    if isinstance(error, InvalidFormatError | DecryptionFailedError | VerificationError):
         return EXIT_UNVERIFIED
     return EXIT_USAGE if isinstance(error, InvalidInputError) else EXIT_REFUSED
 

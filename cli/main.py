@@ -28,8 +28,10 @@ COMMANDS = {
     "sweep": "cli.sweep:sweep",
     "forecast": "cli.sweep:forecast",
     "request": "cli.requests:request",
+    "log": "cli.log:log",
     "policy": "cli.policy:policy",
     "facts": "cli.facts:facts",
+    "audit": "cli.audit:audit",
     "import-records": "cli.records:import_records",
     "demo": "cli.demo:demo",
 }

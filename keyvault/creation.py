@@ -222,7 +222,9 @@ class ScopeCreator:
                 after=KeyState.SUSPENDED,
                 suspended_by=SuspendedBy.FACTS,
             )
-            payloads = [{"scope": b64(row.commitment), "scope_id": b64(row.id)} for row in held]
+            payloads = [
+                {"scope": b64(row.commitment), "scope_id": b64(row.id), "cause": SuspendedBy.FACTS.code} for row in held
+            ]
             at = self._clock.now()
             outbox.append(connection, [make_event(EventType.SCOPE_SUSPENDED, payload, at=at) for payload in payloads])
         return after
@@ -255,13 +257,15 @@ class ScopeCreator:
 
 
 def sealed_placement(keys: SystemKeys, row: ScopeRow) -> str:
-    """Return where a row's key sits, and its salt, as events carry them: sealed under the journal key."""
+    """Return where a row's key sits, and of a name that is no person's salt and look-up, as events carry them: sealed under the journal key."""
     placement = {
         "key_ref": row.key_ref,
         "ring": row.ring_id.hex() if row.ring_id else None,
         "slot": row.slot,
         "salt": row.salt.hex() if row.salt else None,
     }
+    if row.salt and row.lookup:  # a destroyed month is still refused after its row was rebuilt from this
+        placement["lookup"] = row.lookup.hex()
     return b64(keys.seal_journal(json.dumps(placement).encode(), row.id))
 
 

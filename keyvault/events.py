@@ -50,12 +50,16 @@ class EventType(StrEnum):
     RECORD_DESTROYED = "record.destroyed"
     DESTROY_FAILED = "destroy.failed"
     UNUSED_KEYS_DELETED = "unused_keys.deleted"
+    RING_CHANGED = "ring.changed"
     POLICY_CHANGED = "policy.changed"
     FACTS_RECORDED = "facts.recorded"
     REQUEST_RECEIVED = "request.received"
+    REQUEST_LISTED = "request.listed"
+    REQUEST_MOVED = "request.moved"
     REQUEST_REFUSED = "request.refused"
     REQUEST_APPROVED = "request.approved"
     REQUEST_CANCELLED = "request.cancelled"
+    INVENTORY_ATTESTED = "inventory.attested"
 
 
 class Event(NamedTuple):

@@ -27,6 +27,7 @@ from keyvault.transit.vault_settings import VaultSettings
 ENGINE_FILE = "engine.db"
 CREDENTIALS_DIR = "credentials"
 LOG_DIR = "log"
+AUDITOR = "auditor"
 SEQUENCER = "sequencer"
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyvault.errors import ConfigurationError, EngineMismatchError, HomeNotFoundError
-from keyvault.home import ENGINE_FILE, SEQUENCER, open_engine, vault_settings, write_credentials
+from keyvault.home import AUDITOR, ENGINE_FILE, SEQUENCER, open_engine, vault_settings, write_credentials
 from keyvault.log_head import Head, create_head
 from keyvault.settings import FILE_NAME, Settings, load_settings, write_settings
 from keyvault.store import system
@@ -26,7 +26,7 @@ STORE_FILE = "store.db"
 CREATED, UPDATED, ALREADY = "created", "updated", "already there"
 LOG_ORIGIN_PREFIX = "keyvault-shredder/"
 FIRST_INCARNATION = 1
-CREDENTIALED_ROLES = ("issuer", "shredder", SEQUENCER)
+CREDENTIALED_ROLES = ("issuer", "shredder", SEQUENCER, AUDITOR)
 """Roles whose credentials `init` puts into the home; an administrator issues the others where they are used."""
 
 

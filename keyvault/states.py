@@ -29,6 +29,11 @@ class SuspendedBy(IntEnum):
     FACTS = 2
     WAITING = 3
 
+    @property
+    def code(self) -> str:
+        """Return it as events spell it."""
+        return self.name.lower()
+
 
 class Action(StrEnum):
     """What can be done to a key. `FENCE` commits its destruction, `ACKNOWLEDGE` says that it was proven gone."""

@@ -144,6 +144,6 @@ def _move(connection: Connection, clock: Clock, rows: dict[bytes, ScopeRow], loo
 def _change(connection: Connection, clock: Clock, row: ScopeRow, action: Action) -> ScopeRow:
     after, why = apply(row.state, action), SuspendedBy.USER if action is Action.SUSPEND else None
     scope_store.change_state(connection, [row.id], before=[row.state], after=after, suspended_by=why)
-    payload = {"scope": b64(row.commitment), "scope_id": b64(row.id)}
+    payload = {"scope": b64(row.commitment), "scope_id": b64(row.id), **({} if why is None else {"cause": why.code})}
     outbox.append(connection, [make_event(RESULTS[action][1], payload, at=clock.now())])
     return row._replace(state=after, suspended_by=why)

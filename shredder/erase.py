@@ -202,6 +202,8 @@ def _report_failure(run: _Run, connection: Connection, failed: Mapping[Key, KeyV
             "destroy_id": b64(destroy_id),
             "fence": run.causes[destroy_id].fence_event,
             "erasure": run.erasure,
+            "fenced_at": _instant(run.causes[destroy_id].fenced_at),
+            "lease_bound": _instant(run.causes[destroy_id].lease_bound),
             "scopes": [b64(run.rows[scope].commitment) for scope in dict.fromkeys(scope for scope, _ in keys)],
             "records": [b64(tag) for _, tag in keys if tag],
             "errors": sorted({type(failed[key]).__name__ for key in keys}),

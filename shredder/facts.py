@@ -38,6 +38,8 @@ class FactType(StrEnum):
 
 REGISTERS = frozenset({FactType.BILLED, FactType.SIGNED_IN})
 """Types of which only the latest fact says anything."""
+MAX_WAIT = timedelta(days=3_660)
+"""How long what facts make due may wait at most."""
 
 
 class UserStatus(StrEnum):

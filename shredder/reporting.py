@@ -20,12 +20,13 @@ from keyvault.home import Home
 from keyvault.store import facts as fact_store
 from keyvault.store import outbox
 from keyvault.store import subjects as subject_store
+from keyvault.store.database import Database
 from keyvault.store.dialects import chunks
 from keyvault.store.facts import FactRow
 from keyvault.store.subjects import SubjectRow
 from keyvault.subjects import SubjectKind
 from shredder.fact_lines import Report
-from shredder.facts import Fact, FactType, judge, merge
+from shredder.facts import MAX_WAIT, Fact, FactType, judge, merge
 from shredder.policy import Policy
 from shredder.standing import Standing, apply_standing
 
@@ -33,7 +34,6 @@ GROUP = 500
 """Facts that are recorded in one transaction."""
 FACTS_PER_EVENT = 200
 """As many as fit an event of 64 KiB, each with the longest type and detail."""
-MAX_WAIT = timedelta(days=3_660)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,11 +86,16 @@ def record_facts(home: Home, policy: Policy, facts: Iterable[Report], after: tim
 
 def rejudge(home: Home, policy: Policy) -> int:
     """Judge all subjects anew, as a change of policy asks for, in groups; return how many verdicts changed. Raises `Unavailable`."""
+    return judge_all(home.database, policy)
+
+
+def judge_all(database: Database, policy: Policy) -> int:
+    """Do the same in a database of which there is no home yet."""
     changed = 0
     after = b""
-    while rows := home.database.read(partial(subject_store.page, after=after, limit=GROUP)):
+    while rows := database.read(partial(subject_store.page, after=after, limit=GROUP)):
         ids = [row.id for row in rows]
-        changed += len(home.database.write(partial(_judge_again, ids=ids, policy=policy)))
+        changed += len(database.write(partial(_judge_again, ids=ids, policy=policy)))
         after = ids[-1]
     return changed
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from shredder.entitlement import Decision, Verdict
 from shredder.erase import Outcome
 from shredder.fence import LIVE, Cause, StillDue
 from shredder.policy import Policy, Requester, RequestKind
+from shredder.request_events import listed, moved
 from shredder.request_targets import Found, digest_of, find_again, find_left, left_of, types_left
 from shredder.requests import APPROVAL_EXPIRED, LIST_CHANGED, RequestState
 
@@ -67,7 +68,7 @@ def execute(home: Home, policy: Policy, request_id: bytes, progress: Progress | 
     outcomes = _destroy(home, items, _cause(row, policy), gate, progress)
     if any(outcome.error is not None for outcome in outcomes):
         return _unfinished(home, policy, row, items, outcomes)
-    home.database.write(partial(_move, home=home, row=row, state=RequestState.DONE))
+    home.database.write(partial(_step, home=home, policy=policy, row=row, state=RequestState.DONE))
     return Execution(request=row.id, state=RequestState.DONE, outcomes=outcomes)
 
 
@@ -155,8 +156,15 @@ def _after_billing(home: Home, policy: Policy, row: RequestRow) -> Execution | N
     if verdict.decision is Decision.REFUSE:
         return _refuse(home, policy, row, verdict, found)
     state = RequestState.AWAITING_APPROVAL if row.approved_by is None else RequestState.APPROVED
-    home.database.write(partial(_move, home=home, row=row, state=state))
+    home.database.write(partial(_step, home=home, policy=policy, row=row, state=state))
     return Execution(request=row.id, state=state)
+
+
+def _step(connection: Connection, *, home: Home, policy: Policy, row: RequestRow, state: RequestState) -> None:
+    """Move a request on, where nobody refuses, approves or cancels it, with its event."""
+    now = home.clock.now()
+    if _move(connection, row=row, state=state, at=now):
+        outbox.append(connection, [moved(row.id, str(state), at=now, policy=policy.version)])
 
 
 def _load(connection: Connection, *, request_id: bytes) -> tuple[RequestRow | None, list[ItemKey]]:
@@ -196,8 +204,9 @@ def _wait(home: Home, policy: Policy, row: RequestRow, verdict: Verdict) -> Exec
     state, reason = RequestState.AWAITING_BILLING, str(verdict.reason)
 
     def work(connection: Connection) -> None:
-        if _move(connection, home=home, row=row, state=state, refusal=reason):
-            _tell(connection, home=home, policy=policy, row=row, reason=reason)
+        now = home.clock.now()
+        if _move(connection, row=row, state=state, refusal=reason, at=now):
+            _tell(connection, policy=policy, row=row, state=state, reason=reason, at=now)
 
     home.database.write(work)
     return Execution(request=row.id, state=state, refusal=reason)
@@ -207,14 +216,17 @@ def _void(
     home: Home, policy: Policy, row: RequestRow, state: RequestState, reason: str, *, found: Found | None = None
 ) -> Execution:
     def work(connection: Connection) -> None:
+        now = home.clock.now()
         columns: dict[str, Any] = {"approved_by": None, "approved_at": None}
         if found is not None:
             columns["digest"] = digest_of(row.id, row.kind, found.items)
-        if not _move(connection, home=home, row=row, state=state, refusal=reason, **columns):
+        if not _move(connection, row=row, state=state, refusal=reason, at=now, **columns):
             return
+        _tell(connection, policy=policy, row=row, state=state, reason=reason, at=now)
         if found is not None:
             request_store.put_items(connection, row.id, found.items)
-        _tell(connection, home=home, policy=policy, row=row, reason=reason)
+            new = listed(home.keys, row.id, columns["digest"], found.items, at=now, policy=policy.version)
+            outbox.append(connection, list(new))
 
     home.database.write(work)
     return Execution(request=row.id, state=state, refusal=reason)
@@ -224,8 +236,11 @@ def _refuse(home: Home, policy: Policy, row: RequestRow, verdict: Verdict, found
     reason = str(verdict.reason)
 
     def work(connection: Connection) -> None:
-        if _move(connection, home=home, row=row, state=RequestState.REFUSED, refusal=reason):
-            _tell(connection, home=home, policy=policy, row=row, reason=reason, destroyed_by=found.destroyed_by)
+        now, state = home.clock.now(), RequestState.REFUSED
+        if _move(connection, row=row, state=state, refusal=reason, at=now):
+            _tell(
+                connection, policy=policy, row=row, state=state, reason=reason, at=now, destroyed_by=found.destroyed_by
+            )
 
     home.database.write(work)
     return Execution(request=row.id, state=RequestState.REFUSED, refusal=reason)
@@ -234,9 +249,9 @@ def _refuse(home: Home, policy: Policy, row: RequestRow, verdict: Verdict, found
 def _move(
     connection: Connection,
     *,
-    home: Home,
     row: RequestRow,
     state: RequestState,
+    at: datetime,
     refusal: str | None = None,
     **columns: Any,
 ) -> bool:
@@ -247,7 +262,7 @@ def _move(
     if current.state != row.state:
         return False
     over = state in {RequestState.DONE, RequestState.REFUSED}
-    ended = home.clock.now() if over else None
+    ended = at if over else None
     request_store.change(connection, row.id, state=str(state), refusal=refusal, ended_at=ended, **columns)
     return True
 
@@ -255,19 +270,21 @@ def _move(
 def _tell(
     connection: Connection,
     *,
-    home: Home,
     policy: Policy,
     row: RequestRow,
+    state: RequestState,
     reason: str,
+    at: datetime,
     destroyed_by: bytes | None = None,
 ) -> None:
     payload: dict[str, Value] = {
         "request": b64(row.id),
         "reason": reason,
+        "state": str(state),
         "by": None,
         "destroy_id": None if destroyed_by is None else b64(destroyed_by),
     }
-    event = make_event(EventType.REQUEST_REFUSED, payload, at=home.clock.now(), policy=policy.version)
+    event = make_event(EventType.REQUEST_REFUSED, payload, at=at, policy=policy.version)
     outbox.append(connection, [event])
 
 

@@ -5,8 +5,7 @@ The store holds no names. What only a name says (the type of a `customer` scope)
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -30,7 +29,22 @@ from keyvault.subjects import AccountStatus
 from shredder.entitlement import ACCOUNT_KINDS, Situation, Standing, Target, Verdict, decide, joined
 from shredder.fence import LIVE
 from shredder.policy import Policy, Requester, RequestKind
+from shredder.request_digest import digest_of
 from shredder.submission import Submission
+
+__all__ = [
+    "GOING",
+    "Found",
+    "Radius",
+    "digest_of",
+    "find_account",
+    "find_again",
+    "find_left",
+    "find_submitted",
+    "left_of",
+    "radius_of",
+    "types_left",
+]
 
 GOING = frozenset({KeyState.DEACTIVATED, KeyState.DESTROYED})
 
@@ -68,14 +82,6 @@ class Radius:
     def count(self) -> int:
         """Scopes and records: what is confirmed where the policy wants a confirmation."""
         return self.scopes + self.records
-
-
-def digest_of(request_id: bytes, kind: str, items: Iterable[ItemKey]) -> bytes:
-    """Return the SHA-256 of the exact list: the request's id and kind, then each scope's id (one of each generation) and record's tag."""
-    digest = hashlib.sha256(b"keyvault/request/1\0" + request_id + kind.encode())
-    for scope, tag in sorted(items):
-        digest.update(b"\0" + scope + bytes((len(tag),)) + tag)
-    return digest.digest()
 
 
 def radius_of(found: Found) -> Radius:

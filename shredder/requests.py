@@ -33,8 +33,10 @@ from keyvault.store import requests as request_store
 from keyvault.store import scopes as scope_store
 from keyvault.store.requests import ItemKey, RequestRow
 from keyvault.suspension import resume_items
+from keyvault.system_keys import SystemKeys
 from shredder.entitlement import Decision, Verdict
 from shredder.policy import Policy, Reason, Requester, RequestKind
+from shredder.request_events import listed, seal_content
 from shredder.request_targets import Found, Radius, digest_of, find_again, find_submitted, radius_of
 from shredder.submission import Submission
 
@@ -106,7 +108,10 @@ class Requests:
         found = find_submitted(self._home, self._policy, submission)
         verdict = found.verdict(self._policy, submission.requester, submission.kind)
         row = self._new_row(submission, person, found, verdict, break_glass=break_glass)
-        taken = self._home.database.write(partial(self._receive, row=row, found=found))
+        receive = partial(
+            self._receive, row=row, found=found, content=_logged_content(self._home.keys, submission, row)
+        )
+        taken = self._home.database.write(receive)
         if not taken:  # another process was faster with the same ticket
             earlier = self._earlier(submission)
             return self._view(row if earlier is None else earlier)
@@ -120,6 +125,11 @@ class Requests:
     def _earlier(self, submission: Submission) -> RequestRow | None:
         ticket = self._home.keys.pseudonym_of("ticket", submission.ticket)
         found = self._home.database.read(lambda c: request_store.by_ticket(c, ticket, submission.row))
+        if found is not None and found.content == request_store.NO_CONTENT:
+            raise InvalidInputError(
+                f"request {found.id.hex()} came with row {submission.row} of this ticket, and what it said is not kept any more, so that "
+                "nobody knows whether this is the same again: see `keyvault request show`, and what is asked for beside it needs a ticket of its own"
+            )
         if found is not None and found.content != self._content(submission):
             raise InvalidInputError(
                 f"request {found.id.hex()} came with row {submission.row} of this ticket, and asked for something else: "
@@ -128,7 +138,14 @@ class Requests:
         return found
 
     def _content(self, submission: Submission) -> bytes:
-        return self._home.keys.pseudonym_of("request", submission.content)
+        """Return what tells a submission from another of the same ticket: 32 bytes, made of the scopes' random ids and of no name.
+
+        A name in it could be guessed at for as long as the request is kept, which is longer than the scope.
+        """
+        lookups = {self._home.keys.lookup(scope.canonical) for scope in submission.parsed}
+        rows = self._home.database.read(lambda connection: scope_store.newest_by_lookup(connection, lookups))
+        ids = [row.id for row in rows.values()]
+        return self._home.keys.pseudonym_of("request", submission.content(ids, unknown=len(lookups) - len(ids)))
 
     def _new_row(
         self, submission: Submission, person: Person, found: Found, verdict: Verdict, *, break_glass: bool
@@ -155,10 +172,9 @@ class Requests:
             break_glass=break_glass and state is RequestState.APPROVED,
         )
 
-    def _receive(self, connection: Connection, *, row: RequestRow, found: Found) -> bool:
+    def _receive(self, connection: Connection, *, row: RequestRow, found: Found, content: str | None) -> bool:
         if not request_store.insert(connection, row):
             return False
-        request_store.put_items(connection, row.id, found.items)
         radius = radius_of(found)
         received: dict[str, Value] = {
             "request": b64(row.id),
@@ -174,11 +190,21 @@ class Requests:
             "submitted_by": b64(row.submitted_by),
             "due_by": instant(row.due_by),
             "state": row.state,
+            "waits_for": row.refusal if row.state == RequestState.AWAITING_BILLING else None,
             "break_glass": row.break_glass,
+            "content": content,
         }
-        self._tell(connection, EventType.REQUEST_RECEIVED, received)
+        self._tell(connection, EventType.REQUEST_RECEIVED, received, at=row.received_at)
+        self._list(connection, row, found, at=row.received_at)
         if row.state == RequestState.REFUSED:
-            self._refused(connection, row, row.refusal or "", by=row.submitted_by, destroyed_by=found.destroyed_by)
+            self._refused(
+                connection,
+                row,
+                row.refusal or "",
+                by=row.submitted_by,
+                destroyed_by=found.destroyed_by,
+                at=row.received_at,
+            )
         if row.kind == RequestKind.UNDELETE and row.state == RequestState.DONE:
             resume_items(connection, self._home.clock, found.items)
         return True
@@ -276,21 +302,22 @@ class Requests:
             "approvals": 2 if approver != row.submitted_by else 1,
             "state": changed.state,
         }
-        self._tell(connection, EventType.REQUEST_APPROVED, payload)
+        self._tell(connection, EventType.REQUEST_APPROVED, payload, at=now)
         return changed
 
     def _refuse(
         self, connection: Connection, *, row: RequestRow, verdict: Verdict, by: bytes, destroyed_by: bytes | None
     ) -> RequestRow:
         self._locked(connection, row)
-        reason = str(verdict.reason)
-        self._refused(connection, row, reason, by=by, destroyed_by=destroyed_by)
-        return self._change(connection, row, RequestState.REFUSED, refusal=reason)
+        reason, now = str(verdict.reason), self._home.clock.now()
+        self._refused(connection, row, reason, by=by, destroyed_by=destroyed_by, at=now)
+        return self._change(connection, row, RequestState.REFUSED, refusal=reason, at=now)
 
     def _put_list(self, connection: Connection, *, row: RequestRow, found: Found) -> None:
         self._locked(connection, row)
-        request_store.put_items(connection, row.id, found.items)
-        request_store.change(connection, row.id, digest=digest_of(row.id, row.kind, found.items))
+        changed = replace(row, digest=digest_of(row.id, row.kind, found.items))
+        self._list(connection, changed, found, at=self._home.clock.now())
+        request_store.change(connection, row.id, digest=changed.digest)
 
     def _end(self, request_id: bytes, person: Person, state: RequestState) -> RequestView:
         row, _ = self._load(request_id)
@@ -300,12 +327,13 @@ class Requests:
 
         def work(connection: Connection) -> RequestRow:
             self._locked(connection, row)
+            now = self._home.clock.now()
             if state is RequestState.REJECTED:
-                self._refused(connection, row, REJECTED, by=by)
+                self._refused(connection, row, REJECTED, by=by, state=state, at=now)
             else:
                 payload: dict[str, Value] = {"request": b64(row.id), "cancelled_by": b64(by)}
-                self._tell(connection, EventType.REQUEST_CANCELLED, payload)
-            return self._change(connection, row, state)
+                self._tell(connection, EventType.REQUEST_CANCELLED, payload, at=now)
+            return self._change(connection, row, state, at=now)
 
         return self._view(self._home.database.write(work))
 
@@ -344,28 +372,49 @@ class Requests:
             raise RequestError(f"request {row.id.hex()} was changed meanwhile by somebody else: look at it again")
 
     def _change(
-        self, connection: Connection, row: RequestRow, state: RequestState, *, refusal: str | None = None
+        self,
+        connection: Connection,
+        row: RequestRow,
+        state: RequestState,
+        *,
+        at: datetime,
+        refusal: str | None = None,
     ) -> RequestRow:
-        ended: datetime | None = None if state in OPEN else self._home.clock.now()
+        ended: datetime | None = None if state in OPEN else at
         request_store.change(connection, row.id, state=str(state), refusal=refusal, ended_at=ended)
         return replace(row, state=str(state), refusal=refusal, ended_at=ended)
 
     def _refused(
-        self, connection: Connection, row: RequestRow, reason: str, *, by: bytes, destroyed_by: bytes | None = None
+        self,
+        connection: Connection,
+        row: RequestRow,
+        reason: str,
+        *,
+        by: bytes,
+        at: datetime,
+        destroyed_by: bytes | None = None,
+        state: RequestState = RequestState.REFUSED,
     ) -> None:
         payload: dict[str, Value] = {
             "request": b64(row.id),
             "reason": reason,
+            "state": str(state),
             "by": b64(by),
             "destroy_id": b64(destroyed_by)
             if destroyed_by is not None and reason == Reason.ALREADY_DESTROYED
             else None,
         }
-        self._tell(connection, EventType.REQUEST_REFUSED, payload)
+        self._tell(connection, EventType.REQUEST_REFUSED, payload, at=at)
 
-    def _tell(self, connection: Connection, kind: EventType, payload: dict[str, Value]) -> None:
-        event = make_event(kind, payload, at=self._home.clock.now(), policy=self._policy.version)
-        outbox.append(connection, [event])
+    def _list(self, connection: Connection, row: RequestRow, found: Found, *, at: datetime) -> None:
+        """Put down what a request is about, with its events."""
+        request_store.put_items(connection, row.id, found.items)
+        events = listed(self._home.keys, row.id, row.digest or b"", found.items, at=at, policy=self._policy.version)
+        outbox.append(connection, list(events))
+
+    def _tell(self, connection: Connection, kind: EventType, payload: dict[str, Value], *, at: datetime) -> None:
+        """Write an event; `at` is the instant that the request's row has, too."""
+        outbox.append(connection, [make_event(kind, payload, at=at, policy=self._policy.version)])
 
     def _view(self, row: RequestRow, *, destroyed_by: bytes | None = None) -> RequestView:
         items = self._home.database.read(lambda connection: request_store.items(connection, row.id))
@@ -375,6 +424,13 @@ class Requests:
             destroyed_by = next((scope.destroy_id for scope in rows.values() if scope.destroy_id), None)
         radius = radius_of(Found(items=tuple(items), rows=rows, situations=()))
         return RequestView(row=row, radius=radius, destroyed_by=destroyed_by)
+
+
+def _logged_content(keys: SystemKeys, submission: Submission, row: RequestRow) -> str | None:
+    """Return what the event says of what was handed in: nothing where it names people, whose names could be confirmed by it for ever."""
+    if any(scope.rules.names_person for scope in submission.parsed):
+        return None
+    return b64(seal_content(keys, row.id, row.content))
 
 
 def _first_state(kind: RequestKind, verdict: Verdict, *, break_glass: bool) -> RequestState:

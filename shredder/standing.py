@@ -89,6 +89,7 @@ def _tell(
     connection: Connection, home: Home, event_type: EventType, marks: Sequence[ScopeMark], policy_version: str
 ) -> int:
     at = home.clock.now()
-    payloads = [{"scope": b64(commitment), "scope_id": b64(scope_id)} for scope_id, commitment in marks]
+    more = {"cause": SuspendedBy.FACTS.code} if event_type is EventType.SCOPE_SUSPENDED else {}
+    payloads = [{"scope": b64(commitment), "scope_id": b64(scope_id), **more} for scope_id, commitment in marks]
     outbox.append(connection, [make_event(event_type, payload, at=at, policy=policy_version) for payload in payloads])
     return len(marks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from typing import TypeVar
@@ -61,14 +61,17 @@ class Submission:
         """The scopes, each once."""
         return tuple(dict.fromkeys(map(Scope.parse, self.scopes)))
 
-    @property
-    def content(self) -> str:
-        """What tells it from another submission of the same ticket, whatever the order in which things are named."""
+    def content(self, ids: Iterable[bytes], *, unknown: int) -> str:
+        """Return what tells it from another submission of the same ticket, whatever the order in which things are named.
+
+        `ids`: of the scopes (16 bytes each); `unknown`: how many of those named there are not.
+        """
         return json.dumps(
             [
                 str(self.kind),
                 str(self.requester),
-                sorted({scope.name for scope in self.parsed}),
+                sorted(scope_id.hex() for scope_id in ids),
+                unknown,
                 sorted(set(self.records)),
                 self.account,
                 self.reason,

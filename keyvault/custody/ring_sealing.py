@@ -27,6 +27,7 @@ from keyvault.puncture_state import RingState
 RING_ID_BYTES = 16
 STATE_KEY_BYTES = 32
 FIRST_ENTRY = "0"
+SLOTS_FOLDER = "slots"
 
 _ENTRY_MARK = "keyvault-ring-state/1"
 _POINTER_MARK = "keyvault-ring-pointer/1"
@@ -35,6 +36,7 @@ _STATE_LABEL = b"keyvault/ring/state/1"
 _STATE_KEY_LABEL = b"keyvault/ring/state-key/1"
 _ENTRY_NAME = re.compile(r"0|([1-9][0-9]{0,17})-[0-9a-f]{32}", re.ASCII)
 _RECORD_ENTRY_NAME = re.compile(r"r(0|[1-9][0-9]{0,19})-([0-9a-f]{16})", re.ASCII)
+_SLOTS_NAME = re.compile(r"([0-9a-f]{32})-(?:0|[1-9][0-9]*)", re.ASCII)
 _WRAPPED = re.compile(r"[a-z]+:v([1-9][0-9]{0,8}):[A-Za-z0-9+/=]+", re.ASCII)
 
 
@@ -132,7 +134,15 @@ def slots_path(ring_id: bytes, incarnation: int) -> str:
     """Return the path of the entry whose version counts the ring's reserved chunks of slots; raises as `pointer_path`."""
     if incarnation < 0:
         raise InvalidInputError("incarnations are counted from 0")
-    return f"slots/{_hex(ring_id)}-{incarnation}"
+    return f"{SLOTS_FOLDER}/{_hex(ring_id)}-{incarnation}"
+
+
+def ring_of_slots(name: str) -> bytes:
+    """Return the id of the ring whose slots entry has this name in its folder. `InvalidFormatError` for a name of another sort."""
+    match = _SLOTS_NAME.fullmatch(name)
+    if match is None:
+        raise InvalidFormatError("an entry among the slots of rings is not one that this program wrote")
+    return bytes.fromhex(match[1])
 
 
 def new_entry(epoch: int) -> str:

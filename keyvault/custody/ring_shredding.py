@@ -23,6 +23,7 @@ from keyvault.clock import Clock
 from keyvault.concurrency import side_by_side
 from keyvault.custody.base import Proof, Target
 from keyvault.custody.ring_cache import RingCache
+from keyvault.custody.ring_events import tell
 from keyvault.custody.ring_records import erase_records, read_records_many
 from keyvault.custody.ring_sealing import LoadedRing
 from keyvault.custody.ring_state import Note, RingStates
@@ -102,7 +103,7 @@ class RingShredder:
         with self._leased(ring_id) as (job, end):
             if job.whole:
                 self._states.destroy(ring_id)
-                end(partial(rings.note_destroyed, ring_id=ring_id, at=self._clock.now()))
+                end(partial(_note_destroyed, ring_id=ring_id, at=self._clock.now()))
                 return {target.key: RING_DESTROYED for target in targets}
             for _ in range(ATTEMPTS - 1):
                 with suppress(KeyMissingError):  # another worker replaced the state since it was read, and its entries
@@ -161,7 +162,7 @@ class RingShredder:
         content = rings.content(connection, ring_id)
         whole = content.live is None and is_due(ring.month, self._trusted(connection))
         if whole:
-            rings.close(connection, ring_id, at=self._clock.now())
+            _close(connection, ring_id, self._clock.now())
         return _Job(ring=ring, content=content, token=token, whole=whole)
 
     def _trusted(self, connection: Connection) -> datetime:
@@ -288,6 +289,16 @@ class RingShredder:
                 yield from ((tag, leaf_of(tag) in gone) for tag in some)
         finally:
             node.wipe()
+
+
+def _close(connection: Connection, ring_id: bytes, at: datetime) -> None:
+    if rings.close(connection, ring_id, at=at):
+        tell(connection, ring_id, at=at)
+
+
+def _note_destroyed(connection: Connection, ring_id: bytes, at: datetime) -> None:
+    if rings.note_destroyed(connection, ring_id, at=at):
+        tell(connection, ring_id, at=at)
 
 
 def is_due(month: str | None, now: datetime) -> bool:

@@ -18,8 +18,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+from sqlalchemy.engine import Connection
+
 from keyvault.clock import Clock
 from keyvault.custody.base import Placement
+from keyvault.custody.ring_events import tell
 from keyvault.custody.ring_sealing import RING_ID_BYTES, slots_path
 from keyvault.custody.ring_state import RingStates
 from keyvault.errors import CheckAndSetError, RestoreDetected, Unavailable
@@ -106,7 +109,7 @@ class SlotAllocator:
             now = self._clock.now()
             for ring in taking:
                 if ring.opened_at is not None and ring.opened_at + TAKES_SCOPES_FOR <= now:
-                    self._database.write(partial(rings.close, ring_id=ring.id, at=now))
+                    self._database.write(partial(_close, ring_id=ring.id, at=now))
                     self._taking.clear()
                 elif ring.chunks * CHUNK_SLOTS < ring.capacity and (chunk := self._reserve_in(ring)) is not None:
                     if ring.id == taking[-1].id and chunk.end + ring.capacity // 4 >= ring.capacity:
@@ -126,11 +129,12 @@ class SlotAllocator:
     def _announce(self, month: Month) -> bytes:
         self._taking.clear()
         ring_id = secrets.token_bytes(RING_ID_BYTES)
-        self._database.write(
-            lambda connection: rings.announce(
-                connection, ring_id, incarnation=self._incarnation, capacity=self._capacity, month=month
-            )
-        )
+
+        def work(connection: Connection) -> None:
+            rings.announce(connection, ring_id, incarnation=self._incarnation, capacity=self._capacity, month=month)
+            tell(connection, ring_id, at=self._clock.now())
+
+        self._database.write(work)
         return ring_id
 
     def _make(self, ring_id: bytes) -> None:
@@ -142,7 +146,7 @@ class SlotAllocator:
         if opened_at is None:
             self._states.create(ring.id, ring.capacity)
             now = self._clock.now()
-            opened_at = self._database.write(lambda connection: rings.open_(connection, ring.id, at=now))
+            opened_at = self._database.write(partial(_open, ring_id=ring.id, at=now))
             self._taking.clear()
         if ring.epoch and (epoch := self._states.epoch(ring.id)) < ring.epoch:
             raise RestoreDetected(
@@ -178,6 +182,18 @@ class SlotAllocator:
     def _version(self, path: str) -> int:
         entry = self._engine.get_state(path)
         return entry.version if entry else 0
+
+
+def _open(connection: Connection, ring_id: bytes, at: datetime) -> datetime:
+    opened_at = rings.open_(connection, ring_id, at=at)
+    if opened_at == at:
+        tell(connection, ring_id, at=at)
+    return opened_at
+
+
+def _close(connection: Connection, ring_id: bytes, at: datetime) -> None:
+    if rings.close(connection, ring_id, at=at):
+        tell(connection, ring_id, at=at)
 
 
 def chunk_number(slot: int) -> int:

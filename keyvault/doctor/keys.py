@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection
-
-from keyvault.custody.ring_sealing import key_name
 from keyvault.doctor import log as log_checks
 from keyvault.doctor import rings as ring_checks
 from keyvault.doctor.check import Check
 from keyvault.errors import KeyVaultError, PermissionDeniedError
 from keyvault.home import open_engine, vault_settings
+from keyvault.inventory import compare_keys
 from keyvault.settings import Settings
 from keyvault.states import KeyState
-from keyvault.store import fenced_records, intents, rings, system, tables
+from keyvault.store import fenced_records, intents, system
 from keyvault.store import scopes as scope_store
 from keyvault.store.database import Database
-from keyvault.system_keys import SYSTEM_KEY, load_system_keys
+from keyvault.system_keys import load_system_keys
 from keyvault.transit.base import TransitEngine
-
-PAGE = 1_000
 
 _SYSTEM_KEYS = "system keys are the ones this store was made with"
 _MISSING = "every live scope has its key"
@@ -86,10 +80,7 @@ def _check_system_keys(database: Database, engine: TransitEngine) -> Check:
 
 def _check_keys(database: Database, engine: TransitEngine) -> Iterator[Check]:
     try:
-        # Rows first: what is created between the two readings is then a key more, and never a key that is missing.
-        live, gone = _references(database)
-        keys = set(engine.list_keys()) - {SYSTEM_KEY}
-        held = live | gone | database.read(_references_of_intents) | _references(database)[0]
+        found = compare_keys(database, engine)
     except PermissionDeniedError as error:
         yield from (
             Check(name=name, ok=None, detail=f"not checked: {error}") for name in (_MISSING, _RETURNED, _STRAYS)
@@ -102,23 +93,23 @@ def _check_keys(database: Database, engine: TransitEngine) -> Iterator[Check]:
         )
         return
     older = "the database or the engine is an older copy, or the engine is another's: restore what belongs together"
-    missing, returned, strays = len(live - keys), len(gone & keys), len(keys - held)
+    missing, returned, strays = len(found.missing), len(found.returned), len(found.unknown)
     yield Check(
         name=_MISSING,
         ok=missing == 0,
-        detail=f"ALARM: {missing} of {len(live)} keys are missing" if missing else f"{len(live)} keys",
+        detail=f"ALARM: {missing} of {found.live} keys are missing" if missing else f"{found.live} keys",
         remedy=older,
     )
     yield Check(
         name=_RETURNED,
         ok=returned == 0,
-        detail=f"ALARM: {returned} destroyed keys are back" if returned else f"{len(gone)} destroyed keys",
+        detail=f"ALARM: {returned} destroyed keys are back" if returned else f"{found.gone} destroyed keys",
         remedy=older,
     )
     yield Check(
         name=_STRAYS,
         ok=strays == 0,
-        detail=f"{strays} keys belong to nothing in this database" if strays else f"{len(keys)} keys",
+        detail=f"{strays} keys belong to nothing in this database" if strays else f"{len(found.names) - 1} keys",
         remedy="the database is probably older than the engine: restore the newer one; never delete such keys by hand",
     )
 
@@ -131,27 +122,3 @@ def _check_rings(database: Database, engine: TransitEngine) -> Iterator[Check]:
     except KeyVaultError as error:
         remedy = "see what the message says; then run this again"
         yield from (Check(name=name, ok=False, detail=str(error), remedy=remedy) for name in ring_checks.NAMES)
-
-
-def _references(database: Database) -> tuple[set[str], set[str]]:
-    """Return the keys of scopes and rings that are usable, and of those that are destroyed; what is being destroyed is neither."""
-    live: set[str] = set()
-    gone: set[str] = set()
-    after = b""
-    while rows := database.read(partial(scope_store.page, after=after, limit=PAGE)):
-        live |= {row.key_ref for row in rows if row.key_ref and row.state in {KeyState.ACTIVE, KeyState.SUSPENDED}}
-        gone |= {row.key_ref for row in rows if row.key_ref and row.state is KeyState.DESTROYED}
-        after = rows[-1].id
-    for ring in database.read(rings.all_rings):
-        if ring.destroyed_at is not None:
-            gone.add(key_name(ring.id))
-        elif ring.opened_at is not None:
-            live.add(key_name(ring.id))
-    return live, gone
-
-
-def _references_of_intents(connection: Connection) -> set[str]:
-    fenced = sa.select(tables.scopes.c.key_ref).where(tables.scopes.c.state == str(KeyState.DEACTIVATED))
-    query = sa.select(tables.intents.c.key_ref).union(fenced)
-    spare = {key_name(ring_id) for ring_id in rings.all_ring_ids(connection)}
-    return spare | {str(reference) for reference in connection.execute(query).scalars() if reference}

@@ -101,9 +101,10 @@ def open_(connection: Connection, ring_id: bytes, *, at: datetime) -> datetime:
     return opened
 
 
-def close(connection: Connection, ring_id: bytes, *, at: datetime) -> None:
-    """Let a ring take no more scopes."""
-    connection.execute(sa.update(rings).where(rings.c.id == ring_id, rings.c.closed_at.is_(None)).values(closed_at=at))
+def close(connection: Connection, ring_id: bytes, *, at: datetime) -> bool:
+    """Let a ring take no more scopes; return whether that changed it."""
+    statement = sa.update(rings).where(rings.c.id == ring_id, rings.c.closed_at.is_(None)).values(closed_at=at)
+    return connection.execute(statement).rowcount == 1
 
 
 def take_slots(connection: Connection, chunk_numbers: Mapping[bytes, int]) -> set[bytes]:
@@ -175,11 +176,10 @@ def note_state(connection: Connection, ring_id: bytes, *, epoch: int, version: i
     connection.execute(_NOTE_STATE, {"ring": ring_id, "seen_epoch": epoch, "seen_version": version})
 
 
-def note_destroyed(connection: Connection, ring_id: bytes, *, at: datetime) -> None:
-    """Remember that a ring was destroyed with all its keys."""
-    connection.execute(
-        sa.update(rings).where(rings.c.id == ring_id, rings.c.destroyed_at.is_(None)).values(destroyed_at=at)
-    )
+def note_destroyed(connection: Connection, ring_id: bytes, *, at: datetime) -> bool:
+    """Remember that a ring was destroyed with all its keys; return whether that changed it."""
+    statement = sa.update(rings).where(rings.c.id == ring_id, rings.c.destroyed_at.is_(None)).values(destroyed_at=at)
+    return connection.execute(statement).rowcount == 1
 
 
 def _value(row: sa.Row[Any]) -> RingRow:

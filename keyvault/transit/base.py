@@ -171,6 +171,15 @@ class TransitEngine(ABC):
     def list_state(self, folder: str) -> list[str]:
         """Return the names directly under a folder, sorted; a folder's name ends in a slash."""
 
+    # --- what waits outside ---------------------------------------------------------------------------------------
+
+    def wrapped_answers(self) -> int | None:
+        """Return how many wrapped answers wait to be fetched, whoever asked for them; None where the engine gives out none.
+
+        A wrapped data key outlives its named key. It looks at each token there is.
+        """
+        return None
+
     # --- two things at a time -------------------------------------------------------------------------------------
 
     def overlap(self, first: Callable[[], _First], second: Callable[[], _Second]) -> tuple[_First, _Second]:

@@ -44,6 +44,8 @@ __all__ = [
 KEY_TYPE = "aes256-gcm96"
 LOG_KEY = "log"
 LOG_KEY_TYPE = "ed25519"
+WRAPPING_POLICIES = ["response-wrapping"]
+"""Of a token that holds a wrapped answer and can do nothing else."""
 
 _First = TypeVar("_First")
 _Second = TypeVar("_Second")
@@ -244,6 +246,22 @@ class HashicorpEngine(TransitEngine):
         """Return what lies directly under a folder (the empty string: the root)."""
         path = check_state_folder(folder)
         return self._list("list state", lambda: self._kv.list_secrets(path=path, mount_point=self._settings.kv_mount))
+
+    def wrapped_answers(self) -> int:
+        """Count the tokens that do nothing but hold an answer; those that end meanwhile are left out."""
+        accessors = self._accessors()
+        looked_up = dict(zip(accessors, self._calls.batch(accessors, self._policies_of), strict=True))
+        failed = {accessor: found for accessor, found in looked_up.items() if isinstance(found, KeyVaultError)}
+        if failed and (left := failed.keys() & set(self._accessors())):
+            raise failed[min(left)]
+        return sum(found == WRAPPING_POLICIES for found in looked_up.values())
+
+    def _accessors(self) -> list[str]:
+        return self._list("list tokens' accessors", self._client.auth.token.list_accessors)
+
+    def _policies_of(self, accessor: str) -> list[str]:
+        found = self._calls.call("look up accessors", lambda: self._client.auth.token.lookup_accessor(accessor))
+        return list(found["policies"])
 
     def overlap(self, first: Callable[[], _First], second: Callable[[], _Second]) -> tuple[_First, _Second]:
         """Do both at the same time."""

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 from keyvault.errors import VerificationError
 from shredder.log.merkle import EMPTY_ROOT, HASH_BYTES
-from shredder.log.note import VerifierKey, is_name, open_note, split_note, unbase64
-
-MAX_SIZE = 2**63 - 1
+from shredder.log.note import VerifierKey, is_name, open_note, split_note, unbase64, whole_number
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,19 +28,18 @@ class Checkpoint:
 def parse_text(text: str) -> Checkpoint:
     """Read a checkpoint's text; extension lines are skipped. `VerificationError` when it is malformed."""
     lines = text.split("\n")
-    if len(lines) < 4 or "" in lines[:-1]:  # noqa: PLR2004 - three lines, and nothing behind the last newline
-        raise VerificationError("a checkpoint has at least three lines, none empty")
+    if lines.pop() or len(lines) < 3 or "" in lines:  # noqa: PLR2004 - origin, size, root
+        raise VerificationError("a checkpoint has at least three lines, none empty, each with its newline")
     origin, size, root = lines[:3]
     if not is_name(origin):
         raise VerificationError("a log's name has no white space and no plus sign")
-    if not (size.isascii() and size.isdecimal()) or str(int(size)) != size or int(size) > MAX_SIZE:
-        raise VerificationError("a checkpoint's size is a decimal number without leading zeros")
+    leaves = whole_number(size, "a checkpoint's size")
     hashed = unbase64(root, "a checkpoint's root")
     if len(hashed) != HASH_BYTES:
         raise VerificationError(f"a checkpoint's root is {HASH_BYTES} bytes in base64")
-    if (size == "0") != (hashed == EMPTY_ROOT):
+    if (leaves == 0) != (hashed == EMPTY_ROOT):
         raise VerificationError("a checkpoint of size 0, and no other, has the root of the empty tree")
-    return Checkpoint(origin=origin, size=int(size), root=hashed)
+    return Checkpoint(origin=origin, size=leaves, root=hashed)
 
 
 def open_checkpoint(note: bytes, log_key: VerifierKey, others: Iterable[VerifierKey] = ()) -> Checkpoint:

@@ -12,16 +12,16 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from keyvault.errors import LogError
-from shredder.log.merkle import HASH_BYTES, Node, root_of
-from shredder.log.tiles import MAX_LEVEL, WIDTH, WIDTH_BITS, Edge, Tile, decode_bundle, split_tile
+from keyvault.errors import LogError, VerificationError
+from shredder.log.merkle import Node, root_of
+from shredder.log.tiles import MAX_LEVEL, WIDTH, WIDTH_BITS, Edge, Tile, decode_bundle, narrowed, parse_path, split_tile
 
 CHECKPOINT = "checkpoint"
 TILES_IN_MEMORY = 1_024
 
 
 class LogDirectory:
-    """Reads and writes one log. Reading finds a narrower tile within a wider one: partial ones go when theirs is full."""
+    """Reads and writes one log. Reading finds a narrower tile within a wider one: partial ones are of some sizes only, and go when theirs is full."""
 
     def __init__(self, path: Path) -> None:
         """`path` is the directory, which `write` makes."""
@@ -30,31 +30,36 @@ class LogDirectory:
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def checkpoint(self) -> bytes | None:
-        """Return the signed note of the newest checkpoint, or None where there is none."""
-        try:
-            return (self.path / CHECKPOINT).read_bytes()
-        except FileNotFoundError:
-            return None
+        """Return the signed note of the newest checkpoint, or None where there is none. `LogError` when it cannot be read."""
+        return self._file(CHECKPOINT)
 
     def read(self, tile: Tile) -> bytes:
-        """Return the bytes of a tile or bundle. `LogError` when it is missing or too short."""
-        for wide in (tile, tile._replace(width=WIDTH)):
-            try:
-                data = (self.path / wide.path).read_bytes()
-            except FileNotFoundError:
-                continue
-            return data if wide == tile else _narrowed(data, tile)
-        raise LogError(f"{tile.path} is missing in {self.path}: restore the log's directory")
+        """Return the bytes of a tile or bundle. `LogError` when it is missing, or does not have the length that it should."""
+        held, data = self._find(tile)
+        try:
+            return narrowed(data, held, tile)
+        except VerificationError as error:
+            raise self._damaged(held) from error
+
+    def bundle(self, tile: Tile) -> list[bytes]:
+        """Return the entries of a bundle, as many as its width says. `LogError` when they are not there."""
+        held, data = self._find(tile)
+        try:
+            entries = decode_bundle(data)
+        except VerificationError as error:
+            raise self._damaged(held) from error
+        if len(entries) != held.width:
+            raise self._damaged(held)
+        return entries[: tile.width]
 
     def entries(self, first: int, end: int) -> Iterator[bytes]:
         """Give the entries from `first` to before `end`, of a log that has them. `LogError` when a bundle is missing or cut short."""
         for number in range(first // WIDTH, -(-end // WIDTH)):
             start = number * WIDTH
-            bundle = decode_bundle(self.read(Tile(None, number, min(WIDTH, end - start))))
-            yield from bundle[max(0, first - start) :]
+            yield from self.bundle(Tile(None, number, min(WIDTH, end - start)))[max(0, first - start) :]
 
     def edge(self, size: int) -> Edge:
-        """Return the right edge of the tree of a size. `LogError` when a tile is missing."""
+        """Return the right edge of the tree of a size. It raises as `read`."""
         rows = []
         for level in range(MAX_LEVEL + 1):
             number, width = divmod(size >> (WIDTH_BITS * level), WIDTH)
@@ -76,6 +81,37 @@ class LogDirectory:
 
         return node
 
+    def _find(self, tile: Tile) -> tuple[Tile, bytes]:
+        """Return the bytes of a tile or bundle as they are, or of a wider one that begins with it."""
+        for held in self._places(tile):
+            data = self._file(held.path)
+            if data is not None:
+                return held, data
+        raise LogError(f"{tile.path} is missing in {self.path}: restore the log's directory")
+
+    def _places(self, tile: Tile) -> Iterator[Tile]:
+        """Give where a tile may be. The full one comes last: it is there before the partial ones go."""
+        yield tile
+        full = tile._replace(width=WIDTH)
+        if tile != full:
+            names = [f"{full.path}.p/{file.name}" for file in (self.path / f"{full.path}.p").glob("*")]
+            partial = [wide for wide in map(parse_path, names) if wide is not None and wide.width > tile.width]
+            yield from sorted(partial, key=lambda wide: wide.width)
+            yield full
+
+    def _file(self, name: str) -> bytes | None:
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise LogError(
+                f"{name} in {self.path} cannot be read ({error.strerror}): mend that, or restore it"
+            ) from error
+
+    def _damaged(self, tile: Tile) -> LogError:
+        return LogError(f"{tile.path} in {self.path} is not as long as its name says: restore the log's directory")
+
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def write(self, files: Mapping[str, bytes]) -> None:
@@ -90,7 +126,7 @@ class LogDirectory:
             ) from error
 
     def drop_partial(self, full: Tile) -> None:
-        """Remove the partial tiles, or bundles, that a full one has taken the place of."""
+        """Remove the partial tiles, or bundles, that a full one has taken the place of. What cannot be removed does no harm there."""
         shutil.rmtree(self.path / f"{full.path}.p", ignore_errors=True)
 
     def _put(self, path: Path, data: bytes) -> Path:
@@ -115,16 +151,6 @@ class LogDirectory:
             self._make_folder(folder.parent)
         folder.mkdir(parents=folder == self.path, exist_ok=True)
         _sync(folder.parent)
-
-
-def _narrowed(data: bytes, tile: Tile) -> bytes:
-    """Return what a partial tile or bundle holds, of the bytes of its full one."""
-    if tile.level is not None:
-        return data[: tile.width * HASH_BYTES]
-    end = 0
-    for _ in range(tile.width):
-        end += 2 + int.from_bytes(data[end : end + 2], "big")
-    return data[:end]
 
 
 def _sync(folder: Path) -> None:

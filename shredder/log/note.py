@@ -7,6 +7,7 @@ by unknown keys are left alone, as the specification wants it.
 from __future__ import annotations
 
 import binascii
+import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ SIGNATURE_BYTES = 64
 TIME_BYTES = 8
 MAX_SIGNATURES = 64
 MAX_NOTE_BYTES = 1_000_000
+MAX_NUMBER = 2**63 - 1
 _MARK = "\N{EM DASH} "
+_NUMBER = re.compile("0|[1-9][0-9]{0,18}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,8 +111,10 @@ def split_note(note: bytes) -> tuple[str, Sequence[tuple[str, bytes]]]:
 
 
 def is_name(name: str) -> bool:
-    """Tell whether a key, or a log, may have this name: no white space and no plus sign."""
-    return bool(name) and "+" not in name and not any(character.isspace() for character in name)
+    """Tell whether a key, or a log, may have this name: Unicode text without white space or a plus sign (C2SP signed-note)."""
+    return bool(name) and not any(
+        character == "+" or character.isspace() or "\ud800" <= character <= "\udfff" for character in name
+    )
 
 
 def _signature_line(line: str) -> tuple[str, bytes]:
@@ -134,6 +139,13 @@ def _verified(text: str, key: VerifierKey, signature: bytes) -> Signature:
     except InvalidSignature as error:
         raise VerificationError(f"the signature of {key.name} does not hold: the note was altered") from error
     return Signature(key=key, at=at)
+
+
+def whole_number(text: str, what: str) -> int:
+    """Read a decimal number of at most 2^63 - 1 in its one form; `VerificationError`, naming `what`, otherwise."""
+    if not _NUMBER.fullmatch(text) or int(text) > MAX_NUMBER:
+        raise VerificationError(f"{what} is no decimal number below 2^63 without leading zeros")
+    return int(text)
 
 
 def unbase64(text: str, what: str) -> bytes:

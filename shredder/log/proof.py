@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from keyvault.errors import VerificationError
-from shredder.log.checkpoint import MAX_SIZE, Checkpoint, open_checkpoint
+from shredder.log.checkpoint import Checkpoint, open_checkpoint
 from shredder.log.merkle import HASH_BYTES, leaf_hash, verify_inclusion
-from shredder.log.note import VerifierKey, unbase64
+from shredder.log.note import VerifierKey, unbase64, whole_number
 
 HEADER = "c2sp.org/tlog-proof@v1"
 MAX_HASHES = 63
@@ -49,13 +49,13 @@ def parse_proof(data: bytes) -> Proof:
     extra = None
     if lines and lines[0].startswith("extra "):
         extra = unbase64(lines.pop(0).removeprefix("extra "), "the line `extra`")
-    index = lines.pop(0).removeprefix("index ") if lines and lines[0].startswith("index ") else ""
-    if not index.isdecimal() or str(int(index)) != index or int(index) > MAX_SIZE or len(lines) > MAX_HASHES:
-        raise VerificationError("a proof file has one line `index N`, and at most 63 hashes")
+    if not lines or not lines[0].startswith("index ") or len(lines) > 1 + MAX_HASHES:
+        raise VerificationError(f"a proof file has one line `index N`, and at most {MAX_HASHES} hashes")
+    index = whole_number(lines.pop(0).removeprefix("index "), "the index in a proof file")
     hashes = [unbase64(line, "a hash") for line in lines]
     if any(len(value) != HASH_BYTES for value in hashes):
         raise VerificationError(f"a hash in a proof file has {HASH_BYTES} bytes")
-    return Proof(index=int(index), hashes=hashes, checkpoint=checkpoint, extra=extra)
+    return Proof(index=index, hashes=hashes, checkpoint=checkpoint, extra=extra)
 
 
 def verify_proof(proof: Proof, entry: bytes, log_key: VerifierKey) -> Checkpoint:

@@ -15,10 +15,11 @@ from shredder.log.merkle import EMPTY_ROOT, HASH_BYTES, root_of
 
 WIDTH = 256
 WIDTH_BITS = 8
+MAX_ENTRY_BYTES = 65_535
 MAX_LEVEL = 7
 """Levels of tiles that 2^63 leaves may need."""
 
-_PATH = re.compile(r"tile/(entries|[0-9]|[1-5][0-9]|6[0-3])/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
+_PATH = re.compile(r"tile/(entries|[0-9]|[1-5][0-9]|6[0-3])/((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
 
 
 class Tile(NamedTuple):
@@ -43,7 +44,7 @@ def parse_path(path: str) -> Tile | None:
         return None
     number = int(match[2].replace("x", "").replace("/", ""))
     tile = Tile(None if match[1] == "entries" else int(match[1]), number, int(match[3] or WIDTH))
-    return tile if tile.path == path else None
+    return tile if tile.width <= WIDTH and tile.path == path else None
 
 
 def _digits(number: int) -> str:
@@ -123,7 +124,9 @@ def split_tile(data: bytes) -> list[bytes]:
 
 
 def encode_bundle(entries: Sequence[bytes]) -> bytes:
-    """Return a bundle's bytes: before each entry its length, 2 bytes, big-endian. An entry has at most 65,535 bytes."""
+    """Return a bundle's bytes: before each entry its length, 2 bytes, big-endian. `ValueError` for an entry of over 65,535 bytes."""
+    if max(map(len, entries), default=0) > MAX_ENTRY_BYTES:
+        raise ValueError(f"an entry has at most {MAX_ENTRY_BYTES} bytes")
     return b"".join([part for entry in entries for part in (struct.pack(">H", len(entry)), entry)])
 
 
@@ -138,3 +141,17 @@ def decode_bundle(data: bytes) -> list[bytes]:
             raise VerificationError("an entry bundle ends within an entry")
         entries.append(data[start:position])
     return entries
+
+
+def narrowed(data: bytes, held: Tile, wanted: Tile) -> bytes:
+    """Return the bytes of `wanted` out of those of `held`, which is the same or a wider tile or bundle.
+
+    `VerificationError` when `data` does not hold as many hashes, or entries, as `held` says.
+    """
+    end = cut = 0
+    for place in range(held.width):
+        end += HASH_BYTES if held.level is not None else 2 + int.from_bytes(data[end : end + 2], "big")
+        cut = end if place < wanted.width else cut
+    if end != len(data):
+        raise VerificationError(f"{held.path} does not hold {held.width} of what it should")
+    return data[:cut]

@@ -185,7 +185,14 @@ def test_each_name_has_its_own_answer_and_the_event_rebuilds_the_place(home: Tes
     assert (event["scope"], event["custody"]) == (b64(row.commitment), "ring")
     assert row.ring_id is not None
     assert row.salt is not None
-    assert place == {"key_ref": row.key_ref, "ring": row.ring_id.hex(), "slot": row.slot, "salt": row.salt.hex()}
+    assert row.lookup is not None
+    assert place == {
+        "key_ref": row.key_ref,
+        "ring": row.ring_id.hex(),
+        "slot": row.slot,
+        "salt": row.salt.hex(),
+        "lookup": row.lookup.hex(),
+    }
 
 
 def test_a_scope_whose_own_key_is_missing_is_not_moved(home: TestHome) -> None:

@@ -147,6 +147,22 @@ def test_the_same_ticket_gets_the_same_answer_and_no_other_content(desk: Desk) -
 
 
 @in_dedicated_custody
+def test_a_name_that_was_renewed_is_other_content(desk: Desk) -> None:
+    """The answer of before was about another scope; and what is kept with a request says nothing of names."""
+    desk.make(ANN)
+    view = desk.submit(ANN, ticket="T")
+    desk.approve(view)
+    assert execute(desk.home, POLICY, view.row.id).state is RequestState.DONE
+    assert desk.submit(ANN, ticket="T").row.id == view.row.id
+    values_of(KeyVault(desk.home).ensure_scopes([ANN], renew=True))
+    with pytest.raises(InvalidInputError, match="needs a ticket of its own"):
+        desk.submit(ANN, ticket="T")
+    unknown = desk.submit("consumer/acct-001/nobody", ticket="U")
+    assert unknown.row.refusal == "unknown-scope"
+    assert desk.submit("consumer/acct-001/nobody", ticket="U").row == unknown.row
+
+
+@in_dedicated_custody
 @pytest.mark.parametrize(
     ("scopes", "kind", "by", "reason"),
     [
@@ -459,6 +475,23 @@ def test_nothing_is_approved_while_destructions_are_paused(desk: Desk) -> None:
     Destroyer(desk.home).pause()
     (stopped,) = execute_approved(desk.home, POLICY)
     assert (type(stopped.error), stopped.state) == (DestructionPausedError, RequestState.APPROVED)
+
+
+@in_dedicated_custody
+def test_what_was_handed_in_is_forgotten_with_the_last_backups(desk: Desk) -> None:
+    """With the pseudonym key, a guess at a destroyed person's name could be tested by it for ever."""
+    desk.make(ANN, BOB)
+    done, waiting = desk.submit(ANN, ticket="T-done"), desk.submit(BOB, ticket="T-open")
+    desk.approve(done)
+    execute(desk.home, POLICY, done.row.id)
+    desk.clock.advance(timedelta(days=90) - timedelta(microseconds=1))
+    Destroyer(desk.home).forget_expired()
+    assert desk.submit(ANN, ticket="T-done").row.id == done.row.id
+    desk.clock.advance(timedelta(microseconds=1))
+    Destroyer(desk.home).forget_expired()
+    with pytest.raises(InvalidInputError, match="not kept any more"):
+        desk.submit(ANN, ticket="T-done")
+    assert desk.submit(BOB, ticket="T-open").row.id == waiting.row.id
 
 
 @in_dedicated_custody

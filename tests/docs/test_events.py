@@ -19,10 +19,12 @@ from keyvault.scopes import Scope
 from keyvault.store import outbox
 from keyvault.transit.embedded import EmbeddedEngine
 from keyvault.wrapped import CustodyCode
+from shredder.attest import attest
 from shredder.destroy import Destroyer
 from shredder.policy import Requester, RequestKind
 from shredder.policy_file import POLICY_FILE, home_policy
 from shredder.reporting import record_facts
+from shredder.request_execution import execute
 from shredder.requests import Requests
 from shredder.submission import Submission
 from tests.docs.documents import ROOT, Block, blocks
@@ -71,7 +73,9 @@ def emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[d
             [report("account.closed", datetime.now(UTC), account="acct-002")],
             timedelta(days=7),
         )
-        ask(Requests(opened, home_policy(opened)))
+        policy = home_policy(opened)
+        execute(opened, policy, ask(Requests(opened, policy)))
+        attest(opened, opened.engine, Person(identity="ada", display="ada"))
         bodies = opened.database.read(outbox.bodies)
     events: dict[str, list[dict[str, Any]]] = {}
     for _, body in bodies:
@@ -80,8 +84,8 @@ def emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[d
     return events
 
 
-def ask(requests: Requests) -> None:
-    """Have requests received, refused, approved and cancelled."""
+def ask(requests: Requests) -> bytes:
+    """Have requests received, refused, approved and cancelled; return the id of the approved one."""
     ada, grace = (Person(identity=name, display=name) for name in ("ada", "grace"))
     views = [
         requests.submit(
@@ -101,6 +105,7 @@ def ask(requests: Requests) -> None:
     )
     requests.approve(views[0].row.id, grace)
     requests.cancel(views[1].row.id, ada)
+    return views[0].row.id
 
 
 def shown() -> dict[str, list[dict[str, Any]]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import urllib3
 
 from keyvault.home import Home, assemble, open_engine
-from keyvault.log import HomeLog
+from keyvault.log import HomeLog, LogContext
 from keyvault.settings import load_settings
 from keyvault.testing import FaultyDatabase, faulty_engine
 from keyvault.transit.base import TransitEngine
@@ -33,22 +33,43 @@ class Countdown:
     def __init__(self, fatal: int) -> None:
         self._left = fatal
         self._lock = threading.Lock()
+        self.here = threading.local()
 
     def __call__(self, _step: str) -> None:
+        if getattr(self.here, "skips", False):
+            return
         with self._lock:
             self._left -= 1
             if self._left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def survives(home: TestHome, role: str, action: Callable[[Home], object], fatal: int) -> bool:
+class UncountedLog(HomeLog):
+    """A log whose sequencing counts no steps: it is killed at each of them by tests of its own."""
+
+    def __init__(self, context: LogContext, countdown: Countdown) -> None:
+        super().__init__(context)
+        self._countdown = countdown
+
+    def settle(self) -> None:
+        self._countdown.here.skips = True
+        try:
+            super().settle()
+        finally:
+            self._countdown.here.skips = False
+
+
+def survives(
+    home: TestHome, role: str, action: Callable[[Home], object], fatal: int, *, sequencing: bool = False
+) -> bool:
     """Run `action` on the home, dying at step `fatal`; return whether it came to its end before that step.
 
-    Steps are commits to the database, files of the log, and calls to the engine: HTTP requests where it is a server.
+    Steps are commits to the database, and calls to the engine: HTTP requests where it is a server. With `sequencing` those of the
+    sequencer count, too, and so do the files of the log.
     """
     child = fork()
     if child == 0:
-        _run(home, role, action, Countdown(fatal))
+        _run(home, role, action, Countdown(fatal), sequencing=sequencing)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
@@ -57,7 +78,7 @@ def survives(home: TestHome, role: str, action: Callable[[Home], object], fatal:
     return True
 
 
-def _run(home: TestHome, role: str, action: Callable[[Home], object], hook: Countdown) -> None:
+def _run(home: TestHome, role: str, action: Callable[[Home], object], hook: Countdown, *, sequencing: bool) -> None:
     code = 1
     signal.alarm(PATIENCE_SECONDS)
     try:
@@ -68,9 +89,12 @@ def _run(home: TestHome, role: str, action: Callable[[Home], object], hook: Coun
             _hook_requests(hook)
         else:
             opened = assemble(settings, opened.database, faulty_engine(engine, hook), path=home.path)
-            sequencing = partial(_faulty_sequencer, home, hook)
-            opened = replace(opened, log=HomeLog(replace(opened.log.context, open_engine=sequencing)))
-        _hook_files(hook)
+            sequencer = partial(_faulty_sequencer, home, hook)
+            opened = replace(opened, log=HomeLog(replace(opened.log.context, open_engine=sequencer)))
+        if sequencing:
+            _hook_files(hook)
+        else:
+            opened = replace(opened, log=UncountedLog(opened.log.context, hook))
         action(opened)
         code = FINISHED
     except BaseException:  # noqa: BLE001 - whatever it was must not run on into pytest

@@ -25,7 +25,7 @@ def test_a_sequencer_killed_at_a_step_is_finished_by_the_next(home: TestHome) ->
     for step in range(1, MOST_STEPS):
         with home.opened() as opened:
             values_of(KeyVault(opened).ensure_scopes([f"consumer/acct-001/{step}"]))
-        finished = survives(home, "shredder", settle, step)
+        finished = survives(home, "shredder", settle, step, sequencing=True)
         with home.opened() as opened:
             note = LogDirectory(opened.log_directory).checkpoint()
             if note is not None:

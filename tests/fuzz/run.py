@@ -6,7 +6,7 @@ import sys
 
 import atheris  # type: ignore[import-untyped]
 
-with atheris.instrument_imports(include=["keyvault"]):
+with atheris.instrument_imports(include=["keyvault", "shredder.log"]):
     from tests.fuzz.targets import TARGETS
 
 if __name__ == "__main__":

@@ -21,12 +21,26 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
         for verdict, row, number in rows(file):
             if field in row:
                 yield target, f"{verdict}-{number:02}", bytes.fromhex(row[field])
-    for verdict, row, number in rows("scope-names"):
-        yield "scope_name", f"{verdict}-{number:02}", row["name"].encode("utf-8", "surrogatepass")
+    for target, vectors, field in [
+        ("scope_name", load("scope-names"), "name"),
+        ("tile_path", load("log-tiles"), "path"),
+        ("verifier_key", load("log-checkpoint")["keys"], "vkey"),
+        ("signed_note", load("log-checkpoint"), "note"),
+        ("proof_file", load("log-proof"), "proof"),
+    ]:
+        for verdict, row, number in rows_of(vectors):
+            yield target, f"{verdict}-{number:02}", row[field].encode("utf-8", "surrogatepass")
+    for verdict, row, number in rows_of(load("log-checkpoint")):
+        yield "checkpoint_text", f"{verdict}-{number:02}", row["note"].partition("\n\n")[0].encode() + b"\n"
+    for verdict, row, number in rows_of(load("log-tiles")["bundles"]):
+        yield "entry_bundle", f"{verdict}-{number:02}", bytes.fromhex(row["bundle"])
 
 
 def rows(file: str) -> Iterator[tuple[str, dict[str, str], int]]:
-    vectors = load(file)
+    return rows_of(load(file))
+
+
+def rows_of(vectors: dict[str, list[dict[str, str]]]) -> Iterator[tuple[str, dict[str, str], int]]:
     for verdict in ("valid", "invalid"):
         for number, row in enumerate(vectors[verdict]):
             yield verdict, row, number

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import io
+from base64 import b64encode
 from collections.abc import Callable
 from typing import TypeVar
 
 from keyvault.envelope import open_envelope, split_envelope
-from keyvault.errors import DecryptionFailedError, InvalidFormatError, InvalidScopeError, KeyVaultError
+from keyvault.errors import (
+    DecryptionFailedError,
+    InvalidFormatError,
+    InvalidScopeError,
+    KeyVaultError,
+    VerificationError,
+)
 from keyvault.puncture_records import encode_frontier, encode_index, parse_frontier, parse_index
 from keyvault.puncture_state import encode_state, parse_state
 from keyvault.scopes import Scope
 from keyvault.stream import open_stream_body, read_stream_header
 from keyvault.wrapped import parse_wrapped, read_wrapped
+from shredder.log.checkpoint import parse_text
+from shredder.log.note import parse_verifier_key, split_note
+from shredder.log.proof import parse_proof
+from shredder.log.tiles import decode_bundle, encode_bundle, parse_path
 from tests.vectors import load
 from tests.vectors.generate import AD, DEK
 
@@ -80,10 +91,65 @@ def accepts_only_what_it_writes(data: bytes, parse: Callable[[bytes], T], encode
         assert bytes(32) in data  # a seed of zeros counts as wiped
 
 
+def tile_path(data: bytes) -> None:
+    path = data.decode("utf-8", "surrogateescape")
+    tile = parse_path(path)
+    assert tile is None or tile.path == path
+
+
+def verifier_key(data: bytes) -> None:
+    text = data.decode("utf-8", "surrogateescape")
+    try:
+        key = parse_verifier_key(text)
+    except VerificationError:
+        return
+    assert str(key) == text.strip()
+
+
+def signed_note(data: bytes) -> None:
+    try:
+        text, lines = split_note(data)
+    except VerificationError:
+        return
+    signatures = "".join(f"\N{EM DASH} {name} {b64encode(signature).decode()}\n" for name, signature in lines)
+    assert f"{text}\n{signatures}".encode() == data
+
+
+def checkpoint_text(data: bytes) -> None:
+    text = data.decode("utf-8", "surrogateescape")
+    try:
+        found = parse_text(text)
+    except VerificationError:
+        return
+    assert text.startswith(found.text)
+
+
+def proof_file(data: bytes) -> None:
+    try:
+        proof = parse_proof(data)
+    except VerificationError:
+        return
+    assert proof.text == data
+
+
+def entry_bundle(data: bytes) -> None:
+    try:
+        entries = decode_bundle(data)
+    except VerificationError:
+        return
+    assert encode_bundle(entries) == data
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "wrapped_key": wrapped_key,
     "envelope": envelope,
     "stream": stream,
     "scope_name": scope_name,
     "punctured_state": punctured_state,
+    "tile_path": tile_path,
+    "verifier_key": verifier_key,
+    "signed_note": signed_note,
+    "checkpoint_text": checkpoint_text,
+    "proof_file": proof_file,
+    "entry_bundle": entry_bundle,
 }

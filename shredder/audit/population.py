@@ -1,0 +1,201 @@
+"""Account-months in an audit pack: their salts, which stay, and what billing says there must be. Pure.
+
+`population.jsonl` has a line an account-month, destroyed ones included: canonical JSON (RFC 8785) of the account's pseudonym, the month, the
+salt and the commitment, in order of month and commitment as they are written. The commitment is HMAC-SHA256(salt, canonical name): who has the salt can test
+whether a scope is an account's month, and whoever has not cannot.
+"""
+
+from __future__ import annotations
+
+import binascii
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import StringIO
+from itertools import groupby
+from typing import NamedTuple
+
+from keyvault.errors import InvalidInputError, InvalidScopeError, VerificationError
+from keyvault.events import b64
+from keyvault.identity import commit
+from keyvault.scopes import Scope, ScopeKind
+from shredder.audit.finding import Finding
+
+COLUMNS = ("account", "month")
+NEWLINE = b"\n"
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+
+_VALUE = rb"([\w-]{42}[AEIMQUYcgkosw048])"
+"""32 bytes in base64url: two bits of the last character stand for nothing, and are 0."""
+_LINE = re.compile(
+    rb'\{"account":"%b","period":"([0-9]{4}-[0-9]{2})","salt":"%b","scope":"%b"\}\n' % (_VALUE, _VALUE, _VALUE)
+)
+
+
+class AccountMonth(NamedTuple):
+    """A line of `population.jsonl`. `scope` (commitment), `salt` and `account` (pseudonym): 32 bytes each."""
+
+    period: str
+    scope: bytes
+    salt: bytes
+    account: bytes
+
+    def place(self) -> tuple[str, str]:
+        """Return what lines are in the order of."""
+        return self.period, b64(self.scope)
+
+    @property
+    def line(self) -> bytes:
+        """Return its line."""
+        account, salt, scope = b64(self.account), b64(self.salt), b64(self.scope)
+        return f'{{"account":"{account}","period":"{self.period}","salt":"{salt}","scope":"{scope}"}}\n'.encode()
+
+
+class Billed(NamedTuple):
+    """A row of billing's: the line of the file that it ends on, and the account-month's name in bytes."""
+
+    row: int
+    month: str
+    account: str
+    canonical: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reconciliation:
+    """What billing and the log have. `matched`: rows with their commitments; `missing`: rows; `extra`: of the log, not billed."""
+
+    matched: Sequence[tuple[int, bytes]]
+    missing: Sequence[Billed]
+    extra: Sequence[AccountMonth]
+    findings: Sequence[Finding] = field(default_factory=list)
+
+
+def parse_population(data: bytes) -> Iterator[AccountMonth]:
+    """Give the account-months in the bytes of a file. `VerificationError` where a line is malformed, not in order, or there twice."""
+    for account, period, salt, scope in _lines(data):
+        yield AccountMonth(period.decode(), _bytes(scope), _bytes(salt), _bytes(account))
+
+
+def parse_commitments(data: bytes) -> Iterator[tuple[str, str]]:
+    """Give month and commitment (base64url) of each, in less time. Raises as `parse_population`."""
+    return ((period.decode(), scope.decode()) for _, period, _, scope in _lines(data))
+
+
+def _lines(data: bytes) -> Iterator[tuple[bytes, ...]]:
+    position, before = 0, (b"", b"")
+    for number, match in enumerate(_LINE.finditer(data), start=1):
+        if match.start() != position:
+            break
+        position = match.end()
+        found = match.groups()
+        key = found[1], found[3]
+        if key <= before:
+            raise VerificationError(f"line {number} is not behind the one before it, by month and commitment")
+        before = key
+        yield found
+    if position != len(data):
+        raise VerificationError(f"line {data.count(NEWLINE, 0, position) + 1} is malformed")
+
+
+def _bytes(text: bytes) -> bytes:
+    return binascii.a2b_base64(text.translate(_STANDARD) + b"=")
+
+
+def read_billing(text: str, name: str) -> tuple[list[Billed], list[Finding]]:
+    """Read billing's CSV (columns `account` and `month`, `2026-11`, among others); what is wrong with a row is a finding.
+
+    `name`: the file's. `InvalidInputError` when a column is missing.
+    """
+    reader = csv.DictReader(StringIO(text, newline=""), strict=True)
+    if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
+        raise InvalidInputError(f"{name} has no column {missing[0]}: its first row names the columns account and month")
+    rows: dict[bytes, Billed] = {}
+    findings = []
+    for row in _rows(reader, name):
+        where = f"{name} row {reader.line_num}"
+        try:
+            scope = Scope.of(ScopeKind.COMMUNICATIONS, row["account"] or "", row["month"] or "")
+        except InvalidScopeError:
+            findings.append(
+                Finding(code="malformed-row", where=where, message="no account and month can be read from it")
+            )
+            continue
+        billed = Billed(reader.line_num, row["month"], row["account"], scope.canonical)
+        first = rows.setdefault(billed.canonical, billed)
+        if first is not billed:
+            findings.append(Finding(code="duplicate-row", where=where, message=f"it says the same as row {first.row}"))
+    return list(rows.values()), findings
+
+
+def _rows(reader: csv.DictReader[str], name: str) -> Iterator[Mapping[str, str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise InvalidInputError(f"{name} is no CSV behind row {reader.line_num}: {error}") from error
+
+
+def reconcile(
+    billed: Sequence[Billed],
+    population: Iterable[AccountMonth],
+    *,
+    name: str,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Reconciliation:
+    """Find each account-month of the log among billing's rows by its commitment, and say what is on one side alone.
+
+    A salt has to be tried on each of a month's rows. Once an account's pseudonym is known from one month, its other months are one try.
+    """
+    by_month: dict[str, dict[str, Billed]] = {}
+    for item in billed:
+        by_month.setdefault(item.month, {})[item.account] = item
+    accounts: dict[bytes, str] = {}
+    matched: list[tuple[int, bytes]] = []
+    extra: list[AccountMonth] = []
+    seen: set[bytes] = set()
+    for period, members in groupby(population, key=lambda item: item.period):
+        rows = by_month.get(period, {})
+        for member in members:
+            found = _find(member, rows, accounts)
+            if found is None:
+                extra.append(member)
+            else:
+                matched.append((found.row, member.scope))
+                seen.add(found.canonical)
+            progress(1)
+    missing = [item for item in billed if item.canonical not in seen]
+    return Reconciliation(
+        matched=sorted(matched), missing=missing, extra=extra, findings=_differences(missing, extra, name)
+    )
+
+
+def _find(member: AccountMonth, rows: Mapping[str, Billed], accounts: dict[bytes, str]) -> Billed | None:
+    """Return the row of an account-month: the pseudonym only says where to look first, and the commitment decides."""
+    known = accounts.get(member.account)
+    if known is not None:
+        canonical = Scope.of(ScopeKind.COMMUNICATIONS, known, member.period).canonical
+        if commit(member.salt, canonical) == member.scope:
+            return rows.get(known)
+    for row in rows.values():
+        if commit(member.salt, row.canonical) == member.scope:
+            accounts[member.account] = row.account
+            return row
+    return None
+
+
+def _differences(missing: Iterable[Billed], extra: Iterable[AccountMonth], name: str) -> list[Finding]:
+    return [
+        Finding(
+            code="population-missing",
+            where=f"{name} row {item.row}",
+            message=f"billed for {item.month}, and the log has no such account-month",
+        )
+        for item in missing
+    ] + [
+        Finding(
+            code="population-extra",
+            where="population.jsonl",
+            message=f"account-month {b64(item.scope)} of {item.period} is in the log, and was not billed",
+        )
+        for item in extra
+    ]
