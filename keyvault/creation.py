@@ -7,7 +7,6 @@ and takes the announcements. Whoever loses that transaction's race hands its key
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache, partial
@@ -28,6 +27,7 @@ from keyvault.errors import (
     Unavailable,
 )
 from keyvault.events import Event, EventTemplate, EventType, Value, b64, instant, make_event
+from keyvault.formats import random_pieces
 from keyvault.identity import commit, encode_identity
 from keyvault.scopes import Scope, ScopeKind, check_creatable
 from keyvault.states import KeyState, SuspendedBy
@@ -139,12 +139,13 @@ class ScopeCreator:
     def _draft(self, group: Sequence[_Wanted], results: dict[Scope, ScopeRow | KeyVaultError]) -> _Drafts:
         """Have keys made, and make rows and events; what cannot be made goes into `results`."""
         placements = self._custody.prepare([wanted.scope for wanted in group])
+        ids, salts = random_pieces(len(group), ID_BYTES), random_pieces(len(group), SALT_BYTES)
         placed = []
-        for wanted, placement in zip(group, placements, strict=True):
+        for wanted, placement, scope_id, salt in zip(group, placements, ids, salts, strict=True):
             if isinstance(placement, KeyVaultError):
                 results[wanted.scope] = placement
             else:
-                placed.append((wanted, placement, secrets.token_bytes(ID_BYTES), secrets.token_bytes(SALT_BYTES)))
+                placed.append((wanted, placement, scope_id, salt))
         identities = [
             Identity(
                 placement=placement,

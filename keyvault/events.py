@@ -29,6 +29,7 @@ MAX_SCOPES_PER_EVENT = 1_000
 MAX_INTEGER = 2**53
 
 _PLAIN = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False)
+_quoted = json.encoder.encode_basestring  # what `_PLAIN` does to a text, without asking what it is
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _PLAIN_TYPES = frozenset({str, bool, type(None)})
 
@@ -105,7 +106,7 @@ class EventTemplate:
     def fill(self, texts: Mapping[str, str | None]) -> Event:
         """Build an event with a fresh id. `InvalidInputError` when it would not fit a log entry."""
         identity = new_event_id()
-        written = {name: "null" if text is None else _PLAIN.encode(text) for name, text in texts.items()}
+        written = {name: "null" if text is None else _quoted(text) for name, text in texts.items()}
         written["id"] = f'"{identity}"'
         return _fitting(Event(identity, self._kind, (self._form % written).encode()))
 

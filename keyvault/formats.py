@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from enum import Enum
 
@@ -79,6 +80,12 @@ def hkdf(ikm: Bytes, *, salt: bytes, info: bytes, length: int) -> bytearray:
     output = bytearray(length)
     HKDF(algorithm=SHA256(), length=length, salt=salt, info=info).derive_into(ikm, output)
     return output
+
+
+def random_pieces(count: int, size: int) -> list[bytes]:
+    """Return fresh random bytes, `count` times `size` of them, from one call of the system's generator. Not for keys: nobody can wipe them."""
+    random = os.urandom(count * size)
+    return [random[start : start + size] for start in range(0, len(random), size)]
 
 
 _ZEROS = bytes(32)

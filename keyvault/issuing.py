@@ -17,7 +17,7 @@ from keyvault.batches import uncollected
 from keyvault.clock import Clock
 from keyvault.custody.base import Custody
 from keyvault.errors import KeyVaultError
-from keyvault.formats import NONCE_BYTES, wipe
+from keyvault.formats import wipe
 from keyvault.leases import LeaseAnchor
 from keyvault.log import LogGate
 from keyvault.results import caught, value_of
@@ -201,12 +201,6 @@ def new_data_keys(count: int) -> list[bytearray]:
     keys = [random[start : start + DATA_KEY_BYTES] for start in range(0, len(random), DATA_KEY_BYTES)]
     wipe(random)
     return keys
-
-
-def new_nonces(count: int) -> list[bytes]:
-    """Return fresh 12-byte nonces, from one call of the system's random generator."""
-    random = os.urandom(NONCE_BYTES * count)
-    return [random[start : start + NONCE_BYTES] for start in range(0, len(random), NONCE_BYTES)]
 
 
 def _marks(connection: Connection, addressed: Sequence[Targets | KeyVaultError]) -> Marks:

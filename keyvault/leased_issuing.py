@@ -9,8 +9,8 @@ from keyvault.admission import Targets
 from keyvault.clock import Clock
 from keyvault.custody.base import Custody
 from keyvault.errors import DecryptionFailedError, InvalidInputError, KeyVaultError
-from keyvault.formats import check_associated_data, wipe
-from keyvault.issuing import Admitted, Issuer, new_data_keys, new_nonces
+from keyvault.formats import NONCE_BYTES, check_associated_data, random_pieces, wipe
+from keyvault.issuing import Admitted, Issuer, new_data_keys
 from keyvault.leased_keys import LeasedKeys
 from keyvault.leases import LeaseAnchor
 from keyvault.log import LogGate
@@ -50,7 +50,7 @@ class LeasedIssuer(Issuer):
 
     def generate(self, requests: Sequence[KeyRequest]) -> list[DataKey | KeyVaultError]:
         """Give fresh 32-byte data keys, from what is kept where it is kept."""
-        keys, nonces = new_data_keys(len(requests)), new_nonces(len(requests))
+        keys, nonces = new_data_keys(len(requests)), random_pieces(len(requests), NONCE_BYTES)
         kept, now, soonest = self._kept.usable().get, self._clock.now(), math.inf
         results: list[DataKey | KeyVaultError] = []
         left: list[int] = []

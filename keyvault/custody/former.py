@@ -21,7 +21,7 @@ def former(row: IssuableScope) -> IssuableScope | None: ...
 def former(row: ScopeRow | IssuableScope) -> ScopeRow | IssuableScope | None: ...
 def former(row: ScopeRow | IssuableScope) -> ScopeRow | IssuableScope | None:
     """Return the row of a scope that was moved as dedicated custody knows it; None for any other scope."""
-    if row.custody == CustodyCode.DEDICATED or row.key_ref is None:
+    if row.key_ref is None or row.custody == CustodyCode.DEDICATED:
         return None
     return row._replace(custody=CustodyCode.DEDICATED.value, ring_id=None, slot=None, ring_epoch=0)
 

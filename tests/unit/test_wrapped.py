@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from keyvault import wrapped as module
 from keyvault.errors import DecryptionFailedError, InvalidFormatError, InvalidInputError, KeyVaultError
-from keyvault.formats import Format, check_format, read_exactly, sniff, wipe
+from keyvault.formats import Format, check_format, random_pieces, read_exactly, sniff, wipe
 from keyvault.wrapped import (
     MAX_WRAPPED_BYTES,
     CustodyCode,
@@ -379,3 +379,10 @@ def test_wiping_keeps_the_length(size: int) -> None:
     secret = bytearray(b"s" * size)
     wipe(secret)
     assert secret == bytes(size)
+
+
+def test_random_pieces_are_as_many_and_as_long_as_asked_for_and_all_different() -> None:
+    pieces = random_pieces(1_000, 12)
+    assert [len(piece) for piece in pieces] == [12] * 1_000
+    assert len(set(pieces)) == 1_000
+    assert random_pieces(0, 12) == []
