@@ -171,6 +171,17 @@ def test_the_largest_tree_has_eight_levels() -> None:
         Edge(2**63 - 1, [*rows, [LEAVES[0]]])
 
 
+def test_every_level_is_named_and_asked_for() -> None:
+    names = ["entries", *map(str, range(7))]
+    full = [
+        path_of(name, number, 256)
+        for name, number in zip(names, [2**48 - 1] + [2 ** (48 - 8 * level) - 1 for level in range(7)], strict=True)
+    ]
+    assert [tile.path for tile in new_tiles(2**56 - 1, 2**56)] == [*full, "tile/7/000.p/1"]
+    with pytest.raises(VerificationError, match=r"does not have 0 hashes in its last tile at level 7"):
+        Edge(2**56, [])
+
+
 # --- bytes -----------------------------------------------------------------------------------------------------------
 
 
