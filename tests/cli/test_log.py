@@ -26,6 +26,8 @@ from tests.logs import check_log
 PERSON = "consumer/acct-001/+15551000862"
 OTHER = "consumer/acct-001/+15551000863"
 MONTH = "communications/acct-001/2026-11"
+LOGGED = 9
+"""Entries of the home in these tests: three creations, two of a destruction, and four of the rings that they needed."""
 
 
 @pytest.fixture(name="used")
@@ -57,7 +59,7 @@ def test_key_and_checkpoint_go_together(keyvault: Command) -> None:
     found = open_checkpoint(note.encode(), verifier)
     answer = keyvault("log", "checkpoint", "--json").json
     assert answer == {"origin": found.origin, "size": found.size, "root": found.root.hex(), "note": note}
-    assert found.size == 5
+    assert found.size == LOGGED
 
 
 def test_a_new_home_has_no_checkpoint(keyvault: Command, tmp_path: Path) -> None:
@@ -70,8 +72,8 @@ def test_a_new_home_has_no_checkpoint(keyvault: Command, tmp_path: Path) -> None
 
 def test_tail_shows_the_last_entries_as_they_are(used: TestHome, keyvault: Command) -> None:
     lines = keyvault("log", "tail", "-n", "2").out.splitlines()
-    entries = list(LogDirectory(used.path / "log").entries(0, 5))
-    assert lines == [f"{index}\t{entries[index].decode()}" for index in (3, 4)]
+    entries = list(LogDirectory(used.path / "log").entries(0, LOGGED))
+    assert lines == [f"{index}\t{entries[index].decode()}" for index in (LOGGED - 2, LOGGED - 1)]
     shown = [json.loads(line) for line in keyvault("log", "tail", "--json").out.splitlines()]
     assert shown == [{"index": index, "entry": json.loads(entry)} for index, entry in enumerate(entries)]
     assert [line["entry"]["type"] for line in shown][-2:] == ["destroy.fenced", "key.destroyed"]
@@ -80,14 +82,14 @@ def test_tail_shows_the_last_entries_as_they_are(used: TestHome, keyvault: Comma
 def test_tail_works_while_database_and_engine_are_gone(used: TestHome, keyvault: Command) -> None:
     for path in used.path.glob("store.db*"):
         path.unlink()
-    assert len(keyvault("log", "tail").out.splitlines()) == 5
+    assert len(keyvault("log", "tail").out.splitlines()) == LOGGED
 
 
 def test_tail_follows_until_it_is_interrupted(used: TestHome) -> None:
     command = [*PROGRAM, "--home", str(used.path), "log", "tail", "-n", "1", "--follow"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as running:
         assert running.stdout is not None
-        assert running.stdout.readline().startswith("4\t")
+        assert running.stdout.readline().startswith(f"{LOGGED - 1}\t")
         with used.vault() as vault:
             vault.suspend([OTHER])
         with used.opened() as home:
@@ -104,16 +106,16 @@ def test_tail_follows_until_it_is_interrupted(used: TestHome) -> None:
 def test_publish_twice(keyvault: Command, log_key: VerifierKey, tmp_path: Path) -> None:
     target = tmp_path / "www"
     first = keyvault("log", "publish", target)
-    assert first.out == f"{target}: 5 entries, 5 of them new; 3 files written\n"
+    assert first.out == f"{target}: {LOGGED} entries, {LOGGED} of them new; 3 files written\n"
     again = keyvault("log", "publish", "--json", target)
-    assert again.json == {"directory": str(target), "size": 5, "before": 5, "files": 0}
-    assert open_checkpoint((target / CHECKPOINT).read_bytes(), log_key).size == 5
+    assert again.json == {"directory": str(target), "size": LOGGED, "before": LOGGED, "files": 0}
+    assert open_checkpoint((target / CHECKPOINT).read_bytes(), log_key).size == LOGGED
 
 
 def test_publish_takes_up_what_is_not_logged_yet(used: TestHome, keyvault: Command, tmp_path: Path) -> None:
     with used.vault() as vault:
         vault.suspend([OTHER])
-    assert keyvault("log", "publish", "--json", tmp_path / "www").json["size"] == 6
+    assert keyvault("log", "publish", "--json", tmp_path / "www").json["size"] == LOGGED + 1
 
 
 @pytest.mark.usefixtures("used")
@@ -204,7 +206,7 @@ def test_prove_replaces_nothing_unasked(keyvault: Command, tmp_path: Path, name:
 
 def test_an_altered_log_proves_nothing(used: TestHome, keyvault: Command, tmp_path: Path) -> None:
     keyvault("log", "checkpoint")
-    bundle = used.path / "log" / "tile" / "entries" / "000.p" / "5"
+    bundle = used.path / "log" / "tile" / "entries" / "000.p" / str(LOGGED)
     bundle.write_bytes(bundle.read_bytes().replace(b"key.destroyed", b"key.destroyee"))
     result = keyvault("log", "prove", PERSON, tmp_path / "out")
     assert (result.code, result.out) == (3, "")
@@ -218,11 +220,11 @@ def test_a_lost_directory_is_written_again(used: TestHome, keyvault: Command) ->
     directory = used.path / "log"
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
     shutil.rmtree(directory)
-    assert keyvault("log", "mend").out == "5 entries; 3 files written\n"
+    assert keyvault("log", "mend").out == f"{LOGGED} entries; 3 files written\n"
     assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
-    assert keyvault("log", "mend", "--json").json == {"size": 5, "files": 0}
+    assert keyvault("log", "mend", "--json").json == {"size": LOGGED, "files": 0}
     with used.opened() as home:
-        assert check_log(home).size == 5
+        assert check_log(home).size == LOGGED
 
 
 def test_a_new_home_has_nothing_to_mend(keyvault: Command) -> None:
