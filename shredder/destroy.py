@@ -29,14 +29,14 @@ from keyvault.home import Home
 from keyvault.results import caught
 from keyvault.scopes import KIND_RULES, Scope
 from keyvault.states import KeyState, check_issuable
-from keyvault.store import destructions, fenced_records, intents, outbox, requests, system
+from keyvault.store import destructions, fenced_records, intents, outbox, system
 from keyvault.store import scopes as scope_store
 from keyvault.store.dialects import chunks
 from keyvault.store.fenced_records import RecordKey, RecordRow
 from keyvault.store.scopes import ScopeRow
 from keyvault.transit.base import audit_event
 from shredder.erase import Key, Outcome, finish
-from shredder.fence import BACKUP_HORIZON, LIVE, Cause, StillDue, fence, fence_records, stamp
+from shredder.fence import LIVE, Cause, StillDue, fence, fence_records, stamp
 
 GROUP = 1_000
 BATCH = 10_000
@@ -214,14 +214,13 @@ class Destroyer:
         return self._finish(keys, places, lambda _: {}, progress)
 
     def forget_expired(self) -> None:
-        """Remove what was kept of destroyed people until their backup horizon: look-ups and openings, and what was handed in with requests."""
+        """Remove what was kept of destroyed people until their backup horizon: look-ups and openings."""
         now = self._home.clock.now()
         people = [kind for kind, rules in KIND_RULES.items() if rules.names_person]
 
         def work(connection: Connection) -> None:
             scope_store.forget_lookups(connection, kinds=people, now=now)
             destructions.drop_openings(connection, now=now)
-            requests.forget_contents(connection, ended_before=now - BACKUP_HORIZON)
 
         self._home.database.write(work)
 

@@ -33,7 +33,6 @@ from keyvault.store import requests as request_store
 from keyvault.store import scopes as scope_store
 from keyvault.store.requests import ItemKey, RequestRow
 from keyvault.suspension import resume_items
-from keyvault.system_keys import SystemKeys
 from shredder.entitlement import Decision, Verdict
 from shredder.policy import Policy, Reason, Requester, RequestKind
 from shredder.request_events import listed, seal_content
@@ -109,7 +108,7 @@ class Requests:
         verdict = found.verdict(self._policy, submission.requester, submission.kind)
         row = self._new_row(submission, person, found, verdict, break_glass=break_glass)
         receive = partial(
-            self._receive, row=row, found=found, content=_logged_content(self._home.keys, submission, row)
+            self._receive, row=row, found=found, content=b64(seal_content(self._home.keys, row.id, row.content))
         )
         taken = self._home.database.write(receive)
         if not taken:  # another process was faster with the same ticket
@@ -172,7 +171,7 @@ class Requests:
             break_glass=break_glass and state is RequestState.APPROVED,
         )
 
-    def _receive(self, connection: Connection, *, row: RequestRow, found: Found, content: str | None) -> bool:
+    def _receive(self, connection: Connection, *, row: RequestRow, found: Found, content: str) -> bool:
         if not request_store.insert(connection, row):
             return False
         radius = radius_of(found)
@@ -424,13 +423,6 @@ class Requests:
             destroyed_by = next((scope.destroy_id for scope in rows.values() if scope.destroy_id), None)
         radius = radius_of(Found(items=tuple(items), rows=rows, situations=()))
         return RequestView(row=row, radius=radius, destroyed_by=destroyed_by)
-
-
-def _logged_content(keys: SystemKeys, submission: Submission, row: RequestRow) -> str | None:
-    """Return what the event says of what was handed in: nothing where it names people, whose names could be confirmed by it for ever."""
-    if any(scope.rules.names_person for scope in submission.parsed):
-        return None
-    return b64(seal_content(keys, row.id, row.content))
 
 
 def _first_state(kind: RequestKind, verdict: Verdict, *, break_glass: bool) -> RequestState:

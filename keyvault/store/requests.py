@@ -17,7 +17,7 @@ from keyvault.store.tables import request_items, requests
 ItemKey = RecordKey
 """A scope's id (16 bytes), with a record's tag in it (8 bytes) or none for the whole scope."""
 NO_CONTENT = bytes(32)
-"""Stands for what was handed in where that is not known any more; no submission has it."""
+"""Stands for what was handed in where a rebuild could not find it out; no submission has it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,12 +73,6 @@ def last_row(connection: Connection, ticket: bytes) -> int:
 def change(connection: Connection, request_id: bytes, **columns: Any) -> None:
     """Set columns of a request."""
     connection.execute(sa.update(requests).where(requests.c.id == request_id).values(**columns))
-
-
-def forget_contents(connection: Connection, *, ended_before: datetime) -> None:
-    """Forget what was handed in with requests that ended by then: with the pseudonym key, names could be confirmed by it."""
-    ended = sa.and_(requests.c.ended_at <= ended_before, requests.c.content != NO_CONTENT)
-    connection.execute(sa.update(requests).where(ended).values(content=NO_CONTENT))
 
 
 def in_states(connection: Connection, states: Iterable[str]) -> list[RequestRow]:

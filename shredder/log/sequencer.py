@@ -135,9 +135,16 @@ class Sequencer:
             self._put(newest.note.encode(), newest.size)
 
     def _put(self, note: bytes, size: int) -> None:
-        there = self._directory.checkpoint()
-        if there is None or read_unverified(there).size < size:
+        if self._shown() < size:
             self._directory.write({CHECKPOINT: note})
+
+    def _shown(self) -> int:
+        """Return the size of the checkpoint in the directory, or 0 where there is none that this log's key has signed."""
+        there = self._directory.checkpoint()
+        try:
+            return 0 if there is None else open_checkpoint(there, self._key).size
+        except VerificationError:  # damaged, and about to be replaced by the newest
+            return 0
 
 
 def _checkpoint_of(known: Recorded, origin: str) -> Checkpoint:

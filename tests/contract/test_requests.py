@@ -478,23 +478,6 @@ def test_nothing_is_approved_while_destructions_are_paused(desk: Desk) -> None:
 
 
 @in_dedicated_custody
-def test_what_was_handed_in_is_forgotten_with_the_last_backups(desk: Desk) -> None:
-    """With the pseudonym key, a guess at a destroyed person's name could be tested by it for ever."""
-    desk.make(ANN, BOB)
-    done, waiting = desk.submit(ANN, ticket="T-done"), desk.submit(BOB, ticket="T-open")
-    desk.approve(done)
-    execute(desk.home, POLICY, done.row.id)
-    desk.clock.advance(timedelta(days=90) - timedelta(microseconds=1))
-    Destroyer(desk.home).forget_expired()
-    assert desk.submit(ANN, ticket="T-done").row.id == done.row.id
-    desk.clock.advance(timedelta(microseconds=1))
-    Destroyer(desk.home).forget_expired()
-    with pytest.raises(InvalidInputError, match="not kept any more"):
-        desk.submit(ANN, ticket="T-done")
-    assert desk.submit(BOB, ticket="T-open").row.id == waiting.row.id
-
-
-@in_dedicated_custody
 def test_break_glass_owes_another_persons_signature(desk: Desk) -> None:
     desk.make(ANN)
     asked = Submission(ticket="T", requester=Requester.CUSTOMER, kind=RequestKind.ANONYMIZE, scopes=(ANN,))

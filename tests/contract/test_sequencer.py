@@ -235,6 +235,15 @@ def test_a_lost_or_altered_directory_is_noticed(home: TestHome) -> None:
     damaged(flip(None), "not what its tile says")
 
 
+def test_a_damaged_checkpoint_is_replaced_by_the_next(opened: Home) -> None:
+    create(opened, ANN)
+    opened.log.settle()
+    (opened.log_directory / "checkpoint").write_bytes(b"nothing that anybody signed\n")
+    suspend_and_resume(opened, ANN)
+    opened.log.settle()
+    check_log(opened)
+
+
 def test_a_full_disk_signs_nothing_and_is_over_when_there_is_room(
     opened: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

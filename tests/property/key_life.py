@@ -38,6 +38,7 @@ from keyvault.errors import (
     DestructionPausedError,
     KeyMissingError,
     KeyVaultError,
+    LogError,
     ScopeDestroyedError,
     ScopeFencedError,
     Unavailable,
@@ -374,7 +375,7 @@ class KeyLife(RuleBasedStateMachine):
             broken = assemble(home.settings, database, faulty_engine(home.engine, hook), path=home.path)
             armed = True
             action(broken)
-        except (Died, Unavailable, UnknownScopeError, DestructionPausedError):
+        except (Died, Unavailable, LogError, UnknownScopeError, DestructionPausedError):
             return
         finally:
             database.close()
