@@ -22,6 +22,8 @@ from keyvault.errors import (
     InvalidInputError,
     KeyVaultError,
     LogError,
+    RestoreDetected,
+    Unavailable,
     UnknownScopeError,
 )
 from keyvault.events import EventType, Value, make_event, new_event_id
@@ -46,6 +48,7 @@ AT_ONCE = 2
 REASON = re.compile(r"[a-z][a-z0-9-]{0,31}")
 MAX_TICKET_BYTES = 256
 DEFAULT_REASON = "customer-request"
+_UNACKNOWLEDGED = "what this run did is done, but not acknowledged, because its evidence is not in the log yet"
 
 
 Fenced = Mapping[Key, tuple[ScopeRow, bytes]]
@@ -300,10 +303,12 @@ class Destroyer:
         """Wait until the evidence is in the log: before that nothing is acknowledged to whoever asked."""
         try:
             self._home.log.settle()
+        except Unavailable as error:
+            raise Unavailable(f"{_UNACKNOWLEDGED} ({error}): run it again", retry_after=error.retry_after) from error
+        except RestoreDetected as error:
+            raise RestoreDetected(f"{_UNACKNOWLEDGED}: {error}") from error
         except KeyVaultError as error:
-            raise LogError(
-                f"what this run did is done, but not acknowledged, because its evidence is not in the log yet ({error}): run it again"
-            ) from error
+            raise LogError(f"{_UNACKNOWLEDGED} ({error}): run it again") from error
 
     def _finish_batch(self, keys: Sequence[Key], known: Fenced) -> list[Outcome]:
         """Finish the fenced ones among `keys`; `known` are those that this run has just fenced.

@@ -107,10 +107,12 @@ def test_a_destruction_is_acknowledged_once_its_evidence_is_in_the_log(
 ) -> None:
     create(opened, ANN)
     monkeypatch.setattr(sequencing, "PATIENCE", 0.05)
-    with pytest.raises(LogError, match="done, but not acknowledged"):
+    with pytest.raises(Unavailable, match="done, but not acknowledged"):
         Destroyer(with_engine(opened, None)).destroy([ANN], ticket="T-1", requested_by="ada")
     assert value_of(KeyVault(opened).describe([ANN])[0]).state is KeyState.DESTROYED
-    with pytest.raises(LogError, match="done, but not acknowledged"):  # nor by a second run, which finds nothing to do
+    with pytest.raises(
+        Unavailable, match="done, but not acknowledged"
+    ):  # nor by a second run, which finds nothing to do
         Destroyer(with_engine(opened, None)).destroy([ANN], ticket="T-1", requested_by="ada")
     Destroyer(opened).destroy([ANN], ticket="T-1", requested_by="ada")
     assert b'"type":"key.destroyed"' in list(LogDirectory(opened.log_directory).entries(0, check_log(opened).size))[-1]

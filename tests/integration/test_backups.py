@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from keyvault import KeyState, OpenRequest, SealRequest
-from keyvault.errors import KeyMissingError, ScopeDestroyedError
+from keyvault.errors import KeyMissingError, RestoreDetected, ScopeDestroyedError
 from keyvault.results import values_of
 from tests.homes import CUSTODIES, TestHome, embedded_home, vault_home
 from tests.servers import PostgresServer, VaultServer
@@ -107,12 +107,15 @@ def test_a_missing_key_is_an_alarm_and_never_a_reason_to_make_one(tmp_path: Path
 
 
 @in_both
-def test_shredding_again_from_the_restored_database_is_proven_again(tmp_path: Path, custody: str) -> None:
+def test_shredding_again_from_the_restored_database_is_not_acknowledged_before_a_replay(
+    tmp_path: Path, custody: str
+) -> None:
     home = embedded_home(tmp_path, custody=custody)
     envelopes = sealed(home)
     backup = tmp_path / "backup.db"
     shutil.copyfile(home.path / "store.db", backup)
     shred(home)
     restored = home.copy(tmp_path / "restored", f"sqlite:///{backup}")
-    shred(restored)
+    with pytest.raises(RestoreDetected, match="not acknowledged"):
+        shred(restored)
     assert_only_the_victim_is_shut(restored, envelopes, ScopeDestroyedError)
