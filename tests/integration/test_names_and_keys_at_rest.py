@@ -75,9 +75,12 @@ def test_sqlite_file_and_journals(tmp_path: Path, custody: str) -> None:
             in_use = b"".join(path.read_bytes() for path in home.path.iterdir() if path.name.startswith("store.db"))
         assert_clean(in_use, secrets)
     shred(home)
-    files = [path for path in home.path.iterdir() if path.name != "keyvault.toml"]
-    assert [path.name for path in files] == ["store.db"]
-    assert_clean(files[0].read_bytes(), secrets)
+    files = {path.name: path for path in home.path.iterdir() if path.name != "keyvault.toml"}
+    assert files.keys() == {"store.db", "log"}
+    assert_clean(files["store.db"].read_bytes(), secrets)
+    logged = [path.read_bytes() for path in files["log"].rglob("*") if path.is_file()]
+    assert len(logged) > 2
+    assert_clean(b"".join(logged), secrets)
 
 
 def test_sqlite_leaves_nothing_of_a_deleted_row(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from keyvault.errors import KeyMissingError, KeyVaultError, RestoreDetected, UnknownScopeError
+from keyvault.log import HomeLog
 from keyvault.results import values_of
+from keyvault.store import log as log_store
 from tests.homes import TestHome
 from tests.ring_homes import (
     CAUSE,
@@ -75,6 +77,13 @@ def backups(request: pytest.FixtureRequest, home: TestHome, tmp_path: Path) -> I
         yield made
 
 
+@pytest.fixture
+def without_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing wait for the log, which stops a restored database earlier: here is what rings do by themselves."""
+    monkeypatch.setattr(HomeLog, "settle", lambda _self: None)
+    monkeypatch.setattr(log_store, "hold_creations", lambda _connection, _instants: None)
+
+
 def lived(home: TestHome, backups: Backups) -> Ledger:
     """Destroy scopes, records and a whole month, with creations in between; a backup before, between and after."""
     ledger = Ledger(home=home)
@@ -120,6 +129,7 @@ def test_no_backup_opens_what_was_destroyed_since_and_each_opens_the_rest(home: 
         assert {type(result) for result in opened(restored, gone)} <= {KeyMissingError}
 
 
+@pytest.mark.usefixtures("without_the_log")
 def test_no_slot_is_given_out_again_by_a_restored_database(home: TestHome, backups: Backups) -> None:
     ledger = lived(home, backups)
     copies = [restored for restored, _ in backups.restored()]
@@ -139,6 +149,7 @@ def test_no_slot_is_given_out_again_by_a_restored_database(home: TestHome, backu
         assert_open(restored, items)
 
 
+@pytest.mark.usefixtures("without_the_log")
 def test_a_restored_database_destroys_nothing_that_it_does_not_know_of(home: TestHome, backups: Backups) -> None:
     """Where something was destroyed since, it is noticed, and the destruction waits; where not, it is done."""
     ledger = lived(home, backups)
@@ -159,7 +170,7 @@ def test_a_restored_database_destroys_nothing_that_it_does_not_know_of(home: Tes
         assert isinstance(result, KeyVaultError) == ledger.is_gone(item)
 
 
-@pytest.mark.usefixtures("months_are_due")
+@pytest.mark.usefixtures("months_are_due", "without_the_log")
 @pytest.mark.parametrize("home", ["embedded+sqlite"], indirect=True)
 def test_a_restored_database_cannot_create_in_a_month_that_was_destroyed_since(
     home: TestHome, backups: Backups
@@ -174,6 +185,7 @@ def test_a_restored_database_cannot_create_in_a_month_that_was_destroyed_since(
     assert_open(home, ledger.left)
 
 
+@pytest.mark.usefixtures("without_the_log")
 def test_a_restored_database_destroys_no_month_as_a_whole_in_which_something_was_destroyed_since(
     home: TestHome, backups: Backups
 ) -> None:
@@ -192,6 +204,7 @@ def test_a_restored_database_destroys_no_month_as_a_whole_in_which_something_was
     assert_open(home, ledger.left)
 
 
+@pytest.mark.usefixtures("without_the_log")
 def test_a_restored_database_takes_no_scope_with_it_that_was_put_into_a_months_ring_since(
     home: TestHome, backups: Backups
 ) -> None:
