@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -74,12 +75,14 @@ def _gated(home: Home) -> Row:
     vault = KeyVault(home)
     names = _names("gated", SCOPES)
     started = perf_counter()
-    for start in range(0, len(names), GROUP):
-        values_of(vault.ensure_scopes(names[start : start + GROUP]))
-    home.log.settle()
+    with ThreadPoolExecutor(1) as pool:
+        for start in range(0, len(names), GROUP):
+            values_of(vault.ensure_scopes(names[start : start + GROUP]))
+            logged = pool.submit(home.log.settle)
+        logged.result()
     rate = SCOPES / (perf_counter() - started)
     return Row(
-        name="scopes created, 10,000 a call, until the log has them",
+        name="scopes created, 10,000 a call, until the log has them (those of a call while the next are created)",
         value=rate,
         unit="/s",
         bar=f"≥ {CREATED_BAR:,} /s",
