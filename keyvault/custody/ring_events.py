@@ -16,6 +16,12 @@ def tell(connection: Connection, ring_id: bytes, *, at: datetime) -> None:
     outbox.append(connection, [_event(rings.by_id(connection, [ring_id])[ring_id], at)])
 
 
+def close(connection: Connection, ring_id: bytes, *, at: datetime) -> None:
+    """Let a ring take no more scopes, and tell it, unless it was closed before."""
+    if rings.close(connection, ring_id, at=at):
+        tell(connection, ring_id, at=at)
+
+
 def _event(ring: RingRow, at: datetime) -> Event:
     payload: dict[str, Value] = {
         "ring": b64(ring.id),

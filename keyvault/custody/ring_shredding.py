@@ -23,7 +23,7 @@ from keyvault.clock import Clock
 from keyvault.concurrency import side_by_side
 from keyvault.custody.base import Proof, Target
 from keyvault.custody.ring_cache import RingCache
-from keyvault.custody.ring_events import tell
+from keyvault.custody.ring_events import close, tell
 from keyvault.custody.ring_records import erase_records, read_records_many
 from keyvault.custody.ring_sealing import LoadedRing
 from keyvault.custody.ring_state import Note, RingStates
@@ -162,7 +162,7 @@ class RingShredder:
         content = rings.content(connection, ring_id)
         whole = content.live is None and is_due(ring.month, self._trusted(connection))
         if whole:
-            _close(connection, ring_id, self._clock.now())
+            close(connection, ring_id, at=self._clock.now())
         return _Job(ring=ring, content=content, token=token, whole=whole)
 
     def _trusted(self, connection: Connection) -> datetime:
@@ -289,11 +289,6 @@ class RingShredder:
                 yield from ((tag, leaf_of(tag) in gone) for tag in some)
         finally:
             node.wipe()
-
-
-def _close(connection: Connection, ring_id: bytes, at: datetime) -> None:
-    if rings.close(connection, ring_id, at=at):
-        tell(connection, ring_id, at=at)
 
 
 def _note_destroyed(connection: Connection, ring_id: bytes, at: datetime) -> None:

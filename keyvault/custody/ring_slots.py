@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection
 
 from keyvault.clock import Clock
 from keyvault.custody.base import Placement
-from keyvault.custody.ring_events import tell
+from keyvault.custody.ring_events import close, tell
 from keyvault.custody.ring_sealing import RING_ID_BYTES, slots_path
 from keyvault.custody.ring_state import RingStates
 from keyvault.errors import CheckAndSetError, RestoreDetected, Unavailable
@@ -109,7 +109,7 @@ class SlotAllocator:
             now = self._clock.now()
             for ring in taking:
                 if ring.opened_at is not None and ring.opened_at + TAKES_SCOPES_FOR <= now:
-                    self._database.write(partial(_close, ring_id=ring.id, at=now))
+                    self._database.write(partial(close, ring_id=ring.id, at=now))
                     self._taking.clear()
                 elif ring.chunks * CHUNK_SLOTS < ring.capacity and (chunk := self._reserve_in(ring)) is not None:
                     if ring.id == taking[-1].id and chunk.end + ring.capacity // 4 >= ring.capacity:
@@ -189,11 +189,6 @@ def _open(connection: Connection, ring_id: bytes, at: datetime) -> datetime:
     if opened_at == at:
         tell(connection, ring_id, at=at)
     return opened_at
-
-
-def _close(connection: Connection, ring_id: bytes, at: datetime) -> None:
-    if rings.close(connection, ring_id, at=at):
-        tell(connection, ring_id, at=at)
 
 
 def chunk_number(slot: int) -> int:
