@@ -198,9 +198,10 @@ class ScopeCreator:
         bound = self._custody.bind(connection, [draft.placement for draft in drafts.values()])
         ready = [draft for draft in drafts.values() if draft.placement in bound]
         won = scope_store.insert_new(connection, [draft.row for draft in ready if draft.row.account not in ended])
-        outbox.append(connection, [draft.event for draft in ready if draft.row.id in won])
+        last = outbox.append(connection, [draft.event for draft in ready if draft.row.id in won])
         self._custody.discard(connection, [draft.placement for draft in ready if draft.row.id not in won])
-        log_store.hold_creations(connection, {draft.row.created_at for draft in ready if draft.row.id in won})
+        if last is not None:
+            log_store.hold_creations(connection, {draft.row.created_at for draft in ready if draft.row.id in won}, last)
         return self._followed(connection, [draft.row for draft in ready if draft.row.id in won])
 
     def _followed(self, connection: Connection, rows: Sequence[ScopeRow]) -> list[ScopeRow]:

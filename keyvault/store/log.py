@@ -94,12 +94,14 @@ def _uncovered(connection: Connection) -> tuple[sa.FromClause, sa.FromClause]:
 # --- scopes whose creation is not in the log yet ---------------------------------------------------------------------------
 
 
-def hold_creations(connection: Connection, instants: Iterable[datetime]) -> None:
-    """Let no key be issued of scopes created at these instants until their events, which are in the outbox already, are logged."""
-    last: int = connection.execute(sa.select(sa.func.max(outbox.c.id))).scalar_one()
-    rows = [{"created_at": at, "last_event": last} for at in set(instants)]
-    if rows:
-        connection.execute(sa.insert(unlogged_creations), rows)
+def hold_creations(connection: Connection, instants: Iterable[datetime], last_event: int) -> None:
+    """Let no key be issued of scopes created at these instants until the log covers their events.
+
+    `last_event`: the highest row of the outbox among those of this very transaction. One that another has committed meanwhile may be higher,
+    and be covered before these are there for the sequencer to see.
+    """
+    rows = [{"created_at": at, "last_event": last_event} for at in set(instants)]
+    connection.execute(sa.insert(unlogged_creations), rows)
 
 
 def held(connection: Connection, ids: Collection[bytes]) -> set[bytes]:

@@ -13,15 +13,15 @@ from keyvault.store.dialects import insert_rows
 from keyvault.store.tables import outbox
 
 
-def append(connection: Connection, events: Sequence[Event]) -> None:
-    """Add events; the log takes them up in its own order."""
+def append(connection: Connection, events: Sequence[Event]) -> int | None:
+    """Add events, and return the highest of their row ids, or None of none; the log takes them up in its own order."""
     columns: dict[str, Sequence[Any]] = {
         "event_id": [event.id for event in events],
         "schema_version": [SCHEMA_VERSION] * len(events),
         "type": [str(event.type) for event in events],
         "body": [event.body for event in events],
     }
-    insert_rows(connection, outbox, columns, conflicts=False)
+    return max(insert_rows(connection, outbox, columns, conflicts=False, returning=outbox.c.id), default=None)
 
 
 def bodies(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[tuple[int, bytes]]:

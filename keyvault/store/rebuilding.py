@@ -236,7 +236,7 @@ def requests_by_id(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, 
 def hold_uncovered(connection: Connection, created_at: Collection[datetime]) -> None:
     """Let no key be issued of scopes created at these instants until a checkpoint covers all events that are here."""
     if created_at:
-        hold_creations(connection, created_at)
+        hold_creations(connection, created_at, connection.execute(sa.select(sa.func.max(outbox.c.id))).scalar_one())
 
 
 def end(connection: Connection, *, checkpoint: str | None, size: int) -> None:

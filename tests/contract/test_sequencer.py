@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -15,12 +15,14 @@ import sqlalchemy as sa
 
 from keyvault import KeyRequest, KeyVault
 from keyvault.errors import LogError, RestoreDetected, Unavailable
+from keyvault.events import Event, EventType
 from keyvault.home import Home
 from keyvault.log import HomeLog
 from keyvault.log_head import head_path, read_head
 from keyvault.results import value_of, values_of
 from keyvault.states import KeyState
 from keyvault.store import log as log_store
+from keyvault.store import outbox as outbox_store
 from keyvault.store.tables import outbox, system
 from keyvault.testing import faulty_engine
 from keyvault.transit.base import TransitEngine
@@ -84,6 +86,42 @@ def test_the_first_key_of_a_scope_waits_for_its_creation_and_later_ones_do_not(i
     size = check_log(issuing).size
     KeyVault(issuing).seal(b"x", [ANN])
     assert check_log(issuing).size == size
+
+
+@pytest.mark.parametrize("home", ["vault+postgresql"], indirect=True)
+def test_a_creation_that_commits_beside_a_checkpoint_without_it_is_still_held(
+    opened: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row ids are not given out in the order of commits: what another has committed since may be covered first."""
+    create(opened, CARL)
+    inserted, commit = threading.Event(), threading.Event()
+    append = outbox_store.append
+
+    def appended(connection: sa.Connection, events: Sequence[Event]) -> int | None:
+        last = append(connection, events)
+        if events[0].type is EventType.SCOPE_CREATED:
+            inserted.set()
+            assert commit.wait(30)
+        return last
+
+    hook = Pausing("before sign")
+    with ThreadPoolExecutor(2) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(outbox_store, "append", appended)
+            creating = pool.submit(create, opened, ANN)
+            assert inserted.wait(30)
+        suspend_and_resume(opened, CARL)
+        sequencing_ = pool.submit(Sequencer(opened.log.context, faulty_engine(sequencer_engine(opened), hook)).advance)
+        assert hook.reached.wait(30)
+        commit.set()
+        creating.result(30)
+        hook.go_on.set()
+        sequencing_.result(30)
+    (ann,) = values_of(KeyVault(opened).describe([ANN]))
+    assert opened.database.read(lambda c: log_store.held(c, [ann.id])) == {ann.id}
+    opened.log.settle()
+    assert opened.database.read(lambda c: log_store.held(c, [ann.id])) == set()
+    check_log(opened)
 
 
 def test_without_a_sequencer_new_scopes_get_no_key_and_others_do(

@@ -81,7 +81,7 @@ def backups(request: pytest.FixtureRequest, home: TestHome, tmp_path: Path) -> I
 def without_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing wait for the log, which stops a restored database earlier: here is what rings do by themselves."""
     monkeypatch.setattr(HomeLog, "settle", lambda _self: None)
-    monkeypatch.setattr(log_store, "hold_creations", lambda _connection, _instants: None)
+    monkeypatch.setattr(log_store, "hold_creations", lambda _connection, _instants, _last: None)
 
 
 def lived(home: TestHome, backups: Backups) -> Ledger:
