@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -49,6 +50,14 @@ def release(connection: Connection, name: str, token: int, *, now: Moment) -> bo
     """End a lease; False when it had expired and went to another holder meanwhile. Its token is never given out again."""
     statement = sa.update(leases).where(leases.c.name == name, leases.c.token == token).values(expires_at=now)
     return connection.execute(statement).rowcount == 1
+
+
+def lock(connection: Connection, name: str) -> None:
+    """Let whoever else calls this wait until the transaction ends, whoever has the lease, and if nobody ever had it."""
+    never = datetime.fromtimestamp(0, UTC)
+    row = conflict_insert(connection, leases).values(name=name, holder=_holder(0), token=0, expires_at=never)
+    connection.execute(row.on_conflict_do_nothing())
+    connection.execute(sa.select(leases.c.token).where(leases.c.name == name).with_for_update())
 
 
 def _holder(pid: int) -> str:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from keyvault.store import leases
 from keyvault.store.dialects import conditions
-from keyvault.store.tables import leases, outbox, scopes, system, unlogged_creations
+from keyvault.store.tables import outbox, scopes, system, unlogged_creations
 
 LEASE = "log"
 MOST_INDEXED = 100_000
@@ -40,9 +41,9 @@ def recorded(connection: Connection) -> Recorded:
 def assign(connection: Connection, *, entries: int, size: int) -> int:
     """Give the next indices to events without one, oldest row first: at most so many, and so many bytes, but at least one event.
 
-    Returns the first index that is still free. Of two at once the second waits; the caller holds the lease, so that its row is there.
+    Returns the first index that is still free. Of two at once the second waits for the first.
     """
-    connection.execute(sa.select(leases.c.token).where(leases.c.name == LEASE).with_for_update())
+    leases.lock(connection, LEASE)
     connection.execute(_ASSIGN, {"entries": entries, "bytes": size, "following": _following(connection)})
     return _following(connection)
 
