@@ -22,7 +22,7 @@ from tests.faults.killing import survives
 from tests.homes import TestHome, in_ring_custody
 from tests.sweeping import create
 
-NAMES = ("consumer/acct-1/ada", "consumer/acct-1/bob")
+NAMES = ("consumer/acct-1/hypatia", "consumer/acct-1/sophie")
 MONTH = "communications/acct-1/2026-10"
 
 
@@ -63,7 +63,7 @@ def test_lines_are_appended_to_a_file(home: TestHome, tmp_path: Path) -> None:
     assert len(records["records"][0]) == 16
     assert scopes["destroyed_at"].endswith("Z")
     assert len({scopes["event"], records["event"]}) == 2
-    assert not any(part in path.read_text() for part in ("acct-1", "ada", "bob", "r-1"))
+    assert not any(part in path.read_text() for part in ("acct-1", "hypatia", "sophie", "r-1"))
     assert path.stat().st_mode & 0o077 == 0
 
 
