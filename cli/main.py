@@ -32,6 +32,8 @@ COMMANDS = {
     "policy": "cli.policy:policy",
     "facts": "cli.facts:facts",
     "audit": "cli.audit:audit",
+    "serve": "cli.serve:serve",
+    "token": "cli.token:token",
     "import-records": "cli.records:import_records",
     "demo": "cli.demo:demo",
 }

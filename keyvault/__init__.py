@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from keyvault.client.remote import RemoteKeyVault as RemoteKeyVault
     from keyvault.scopes import Scope as Scope
     from keyvault.scopes import ScopeKind as ScopeKind
     from keyvault.states import KeyState as KeyState
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "KeyVault": "keyvault.vault",
+    "RemoteKeyVault": "keyvault.client.remote",
     "Scope": "keyvault.scopes",
     "ScopeKind": "keyvault.scopes",
     "KeyState": "keyvault.states",
@@ -57,6 +59,7 @@ __all__ = [
     "KeyState",
     "KeyVault",
     "OpenRequest",
+    "RemoteKeyVault",
     "RewrapRequest",
     "Scope",
     "ScopeInfo",
@@ -64,6 +67,7 @@ __all__ = [
     "SealRequest",
     "UnwrapRequest",
     "WrapRequest",
+    "connect",
     "open_vault",
 ]
 
@@ -77,6 +81,16 @@ def open_vault(home: Path | str, *, role: str = "issuer", leased: bool = False) 
     from keyvault.vault import KeyVault
 
     return KeyVault(open_home(home, role=role), leased=leased)
+
+
+def connect(url: str, *, token: str, ca_file: Path | str | None = None) -> RemoteKeyVault:
+    """Return the client of the service at `url`, with the methods of `KeyVault`; `ca_file` (PEM) says whose certificates are believed.
+
+    Nothing is asked of the service yet. Raises `ConfigurationError` for a URL or a file that cannot be used.
+    """
+    from keyvault.client.remote import RemoteKeyVault
+
+    return RemoteKeyVault(url, token=token, ca_file=ca_file)
 
 
 def __getattr__(name: str) -> Any:

@@ -135,6 +135,25 @@ class RestoreDetected(KeyVaultError):  # noqa: N818 - the condition's name in th
     """Database and transit engine are from different moments; nothing is served until the replay is done."""
 
 
+# --- the service -------------------------------------------------------------------------------------------------
+
+
+class ServiceError(KeyVaultError):
+    """The service refused a call, or answered what it should not."""
+
+
+class TokenRefusedError(ServiceError):
+    """The token is unknown, expired or revoked; `keyvault token issue` makes another."""
+
+
+class NotPermittedError(ServiceError):
+    """The token's role, or what it is limited to, does not allow this."""
+
+
+class RateLimitedError(Unavailable):
+    """The token asked more often than it may. Retryable."""
+
+
 # --- destruction ----------------------------------------------------------------------------------------------
 
 

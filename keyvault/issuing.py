@@ -18,7 +18,7 @@ from keyvault.clock import Clock
 from keyvault.custody.base import Custody
 from keyvault.errors import KeyVaultError
 from keyvault.formats import wipe
-from keyvault.leases import LeaseAnchor
+from keyvault.leases import AnswerLease, LeaseAnchor
 from keyvault.log import LogGate
 from keyvault.results import caught, value_of
 from keyvault.scopes import REFUSED_PURPOSES, RefusedPurposes, Scope
@@ -61,17 +61,21 @@ class Issuer:
         self._leases = leases
         self._log = log
 
-    def generate(self, requests: Sequence[KeyRequest]) -> list[DataKey | KeyVaultError]:
-        """Give fresh 32-byte data keys."""
-        return self._wrap(requests, new_data_keys(len(requests)))
+    def generate(
+        self, requests: Sequence[KeyRequest], lease: AnswerLease | None = None
+    ) -> list[DataKey | KeyVaultError]:
+        """Give fresh 32-byte data keys; `lease` is told until when they may be kept."""
+        return self._wrap(requests, new_data_keys(len(requests)), lease)
 
-    def wrap(self, requests: Sequence[WrapRequest]) -> list[DataKey | KeyVaultError]:
+    def wrap(self, requests: Sequence[WrapRequest], lease: AnswerLease | None = None) -> list[DataKey | KeyVaultError]:
         """Wrap data keys that exist already."""
-        return self._wrap(requests, [bytearray(request.data_key) for request in requests])
+        return self._wrap(requests, [bytearray(request.data_key) for request in requests], lease)
 
-    def unwrap(self, requests: Sequence[UnwrapRequest]) -> list[bytearray | KeyVaultError]:
-        """Give back data keys."""
-        return self._unwrap([caught(parse_wrapped, request.wrapped) for request in requests], requests)
+    def unwrap(
+        self, requests: Sequence[UnwrapRequest], lease: AnswerLease | None = None
+    ) -> list[bytearray | KeyVaultError]:
+        """Give back data keys; `lease` is told until when they may be kept."""
+        return self._unwrap([caught(parse_wrapped, request.wrapped) for request in requests], requests, lease)
 
     def rewrap(self, requests: Sequence[RewrapRequest]) -> list[bytes | KeyVaultError]:
         """Move data keys under other scopes without giving them out."""
@@ -86,7 +90,9 @@ class Issuer:
         """Wipe what is kept in memory: nothing here."""
 
     @uncollected()
-    def _wrap(self, requests: Sequence[KeyRequest], keys: Sequence[bytearray]) -> list[DataKey | KeyVaultError]:
+    def _wrap(
+        self, requests: Sequence[KeyRequest], keys: Sequence[bytearray], lease: AnswerLease | None = None
+    ) -> list[DataKey | KeyVaultError]:
         anchor = self._leases.take()
         admitted = self._admit_requests(requests)
         wrapping_keys = self._wrapping_keys.fresh(item for item in admitted if not isinstance(item, KeyVaultError))
@@ -98,12 +104,17 @@ class Issuer:
         with wiped(wrapping_keys):
             results = [caught(wrap, *item) for item in zip(admitted, keys, requests, strict=True)]
             self._leases.check(anchor)
+            if lease is not None:
+                lease.rest_on(self._leases.end(anchor))
             self._after_wrapping(anchor, requests, admitted, wrapping_keys)
         return results
 
     @uncollected()
     def _unwrap(
-        self, parsed: Sequence[WrappedKey | KeyVaultError], requests: Sequence[UnwrapRequest]
+        self,
+        parsed: Sequence[WrappedKey | KeyVaultError],
+        requests: Sequence[UnwrapRequest],
+        lease: AnswerLease | None = None,
     ) -> list[bytearray | KeyVaultError]:
         anchor = self._leases.take()
         admitted = self._admit_wrapped(parsed, requests)
@@ -116,6 +127,8 @@ class Issuer:
         with wiped(wrapping_keys):
             results = [caught(unwrap, item, request) for item, request in zip(admitted, requests, strict=True)]
             self._leases.check(anchor)
+            if lease is not None:
+                lease.rest_on(self._leases.end(anchor))
             self._after_unwrapping(anchor, requests, admitted, wrapping_keys)
         return results
 

@@ -12,7 +12,7 @@ from keyvault.errors import DecryptionFailedError, InvalidInputError, KeyVaultEr
 from keyvault.formats import NONCE_BYTES, check_associated_data, random_pieces, wipe
 from keyvault.issuing import Admitted, Issuer, new_data_keys
 from keyvault.leased_keys import LeasedKeys
-from keyvault.leases import LeaseAnchor
+from keyvault.leases import AnswerLease, LeaseAnchor
 from keyvault.log import LogGate
 from keyvault.results import caught
 from keyvault.scopes import REFUSED_PURPOSES, RefusedPurposes
@@ -48,7 +48,9 @@ class LeasedIssuer(Issuer):
         """Wipe what is kept in memory."""
         self._kept.close()
 
-    def generate(self, requests: Sequence[KeyRequest]) -> list[DataKey | KeyVaultError]:
+    def generate(
+        self, requests: Sequence[KeyRequest], lease: AnswerLease | None = None
+    ) -> list[DataKey | KeyVaultError]:
         """Give fresh 32-byte data keys, from what is kept where it is kept."""
         keys, nonces = new_data_keys(len(requests)), random_pieces(len(requests), NONCE_BYTES)
         kept, now, soonest = self._kept.usable().get, self._clock.now(), math.inf
@@ -72,14 +74,18 @@ class LeasedIssuer(Issuer):
                 left.append(len(results))  # another thread has dropped the key, or the request is malformed
                 results.append(error)
         if not self._kept.still_usable(soonest):
-            return self._wrap(requests, keys)
+            return self._wrap(requests, keys, lease)
+        if lease is not None:
+            lease.rest_on(soonest)
         if left:
-            made = self._wrap([requests[index] for index in left], [keys[index] for index in left])
+            made = self._wrap([requests[index] for index in left], [keys[index] for index in left], lease)
             for index, result in zip(left, made, strict=True):
                 results[index] = result
         return results
 
-    def unwrap(self, requests: Sequence[UnwrapRequest]) -> list[bytearray | KeyVaultError]:
+    def unwrap(
+        self, requests: Sequence[UnwrapRequest], lease: AnswerLease | None = None
+    ) -> list[bytearray | KeyVaultError]:
         """Give back data keys, from what is kept where it is kept."""
         parsed = [caught(parse_wrapped, request.wrapped) for request in requests]
         kept, soonest = self._kept.usable(), math.inf
@@ -96,10 +102,12 @@ class LeasedIssuer(Issuer):
             for opened in results.values():
                 if isinstance(opened, bytearray):
                     wipe(opened)
-            return self._unwrap(parsed, requests)
+            return self._unwrap(parsed, requests, lease)
+        if lease is not None:
+            lease.rest_on(soonest)
         left = [index for index in range(len(requests)) if index not in results]
         if left:
-            made = self._unwrap([parsed[index] for index in left], [requests[index] for index in left])
+            made = self._unwrap([parsed[index] for index in left], [requests[index] for index in left], lease)
             results |= zip(left, made, strict=True)
         return [results[index] for index in range(len(requests))]
 

@@ -6,11 +6,26 @@ committed within its term: an old primary that was cut off from its standby stil
 
 from __future__ import annotations
 
+import math
 import threading
 
 from keyvault.clock import Clock
 from keyvault.errors import Unavailable
 from keyvault.store.database import Database
+
+
+class AnswerLease:
+    """Until when an answer may be kept, in seconds of the clock that only runs forward: the first end among all that it rests on."""
+
+    __slots__ = ("expires",)
+
+    def __init__(self) -> None:
+        """Rest on nothing yet."""
+        self.expires = math.inf
+
+    def rest_on(self, expires: float) -> None:
+        """Let the answer end no later than what it was made from."""
+        self.expires = min(self.expires, expires)
 
 
 class LeaseAnchor:
@@ -38,3 +53,7 @@ class LeaseAnchor:
         """Raise `Unavailable` when the read at `anchor` is too old to answer by: the caller asks again."""
         if self._clock.monotonic() - anchor > self._ttl:
             raise Unavailable("the answer took longer than a lease, so the keys' state may have changed: ask again")
+
+    def end(self, anchor: float) -> float:
+        """Return when a lease with this anchor ends."""
+        return anchor + self._ttl

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import BinaryIO, Self
+from typing import Self
 
 from keyvault.admission import tag_of
 from keyvault.creation import ScopeCreator
 from keyvault.custody.base import Custody
 from keyvault.custody.former import former, named_in
-from keyvault.envelope import open_envelope, seal_envelope, split_envelope
 from keyvault.errors import KeyVaultError, ScopeDestroyedError, UnknownScopeError
-from keyvault.formats import wipe
 from keyvault.home import Home
 from keyvault.identity import decode_identity
 from keyvault.issuing import Issuer
 from keyvault.leased_issuing import LeasedIssuer
 from keyvault.leased_keys import LeasedKeys
-from keyvault.leases import LeaseAnchor
+from keyvault.leases import AnswerLease, LeaseAnchor
 from keyvault.migration import ScopeMigrator
-from keyvault.results import caught, value_of
+from keyvault.results import caught
 from keyvault.scopes import Scope, ScopeKind
+from keyvault.sealing import Sealer
 from keyvault.states import Action, KeyState
 from keyvault.store import scopes as scope_store
 from keyvault.store.scopes import ScopeRow
-from keyvault.stream import open_stream_body, read_stream_header, seal_stream
 from keyvault.suspension import move_records, move_scopes
 from keyvault.values import (
     DataKey,
     KeyRequest,
-    OpenRequest,
     RewrapRequest,
     ScopeInfo,
-    SealRequest,
     UnwrapRequest,
     WrapRequest,
 )
@@ -41,7 +38,7 @@ from keyvault.values import (
 PAGE = 500
 
 
-class KeyVault:
+class KeyVault(Sealer):
     """Keys of scopes, and data sealed under them. Thread-safe; close it, or use it as a context manager."""
 
     def __init__(self, home: Home, *, leased: bool = False) -> None:
@@ -140,121 +137,35 @@ class KeyVault:
 
     # --- data keys -------------------------------------------------------------------------------------------------
 
-    def generate_data_keys(self, requests: Sequence[KeyRequest]) -> list[DataKey | KeyVaultError]:
-        """Give fresh 32-byte data keys, in plaintext and wrapped."""
-        return self._issuer.generate(requests)
+    def generate_data_keys(
+        self, requests: Sequence[KeyRequest], lease: AnswerLease | None = None
+    ) -> list[DataKey | KeyVaultError]:
+        """Give fresh 32-byte data keys, in plaintext and wrapped; `lease` is told until when they may be kept."""
+        return self._issuer.generate(requests, lease)
 
-    def wrap_data_keys(self, requests: Sequence[WrapRequest]) -> list[DataKey | KeyVaultError]:
+    def wrap_data_keys(
+        self, requests: Sequence[WrapRequest], lease: AnswerLease | None = None
+    ) -> list[DataKey | KeyVaultError]:
         """Wrap data keys (16 to 64 bytes) that exist already, so that data under another service comes over as it is."""
-        return self._issuer.wrap(requests)
+        return self._issuer.wrap(requests, lease)
 
-    def unwrap_data_keys(self, requests: Sequence[UnwrapRequest]) -> list[bytearray | KeyVaultError]:
-        """Give back data keys; the caller zeroes them.
+    def unwrap_data_keys(
+        self, requests: Sequence[UnwrapRequest], lease: AnswerLease | None = None
+    ) -> list[bytearray | KeyVaultError]:
+        """Give back data keys; the caller zeroes them. `lease` is told until when they may be kept.
 
         Errors an item: a `ScopeError`, `InvalidFormatError`, `DecryptionFailedError`, `KeyMissingError`.
         """
-        return self._issuer.unwrap(requests)
+        return self._issuer.unwrap(requests, lease)
 
     def rewrap_data_keys(self, requests: Sequence[RewrapRequest]) -> list[bytes | KeyVaultError]:
         """Return the wrapped keys under other scopes; the data keys stay what they are."""
         return self._issuer.rewrap(requests)
 
-    # --- data ------------------------------------------------------------------------------------------------------
-
-    def seal(
-        self,
-        plaintext: bytes,
-        scopes: Sequence[str],
-        *,
-        associated_data: bytes = b"",
-        purpose: str | None = None,
-        record: str | None = None,
-    ) -> bytes:
-        """Return an envelope under all of `scopes`, with a data key of its own. Raises what `generate_data_keys` answers."""
-        request = SealRequest(
-            plaintext=plaintext,
-            scopes=tuple(scopes),
-            associated_data=associated_data,
-            purpose=purpose,
-            record=record,
-        )
-        return value_of(self.seal_many([request])[0])
-
-    def open(self, envelope: bytes, *, associated_data: bytes = b"", purpose: str | None = None) -> bytes:
-        """Return an envelope's plaintext. Raises what `unwrap_data_keys` answers."""
-        request = OpenRequest(envelope=envelope, associated_data=associated_data, purpose=purpose)
-        return value_of(self.open_many([request])[0])
-
-    def seal_many(self, requests: Sequence[SealRequest]) -> list[bytes | KeyVaultError]:
-        """Seal a batch, with one round for all its keys."""
-
-        def seal(request: SealRequest, key: DataKey | KeyVaultError) -> bytes:
-            data_key = value_of(key)
-            try:
-                return seal_envelope(data_key.plaintext, data_key.wrapped, request.plaintext, request.associated_data)
-            finally:
-                data_key.wipe()
-
-        return [caught(seal, *item) for item in zip(requests, self._issuer.generate(requests), strict=True)]
-
-    def open_many(self, requests: Sequence[OpenRequest]) -> list[bytes | KeyVaultError]:
-        """Open a batch, with one round for all its keys."""
-        split = [caught(split_envelope, request.envelope) for request in requests]
-        wanted = [
-            UnwrapRequest(wrapped=item.wrapped.raw, associated_data=request.associated_data, purpose=request.purpose)
-            for item, request in zip(split, requests, strict=True)
-            if not isinstance(item, KeyVaultError)
-        ]
-        keys = iter(self._issuer.unwrap(wanted))
-        results: list[bytes | KeyVaultError] = []
-        for item, request in zip(split, requests, strict=True):
-            if isinstance(item, KeyVaultError):
-                results.append(item)
-                continue
-            key = next(keys)
-            if isinstance(key, KeyVaultError):
-                results.append(key)
-                continue
-            results.append(caught(open_envelope, item, key, request.associated_data))
-            wipe(key)
-        return results
-
-    def seal_stream(
-        self,
-        source: BinaryIO,
-        sink: BinaryIO,
-        scopes: Sequence[str],
-        *,
-        associated_data: bytes = b"",
-        purpose: str | None = None,
-        record: str | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> None:
-        """Seal `source` into `sink`, in constant memory; `progress` is told the bytes of each segment."""
-        request = KeyRequest(scopes=tuple(scopes), associated_data=associated_data, purpose=purpose, record=record)
-        key = value_of(self._issuer.generate([request])[0])
-        try:
-            seal_stream(key.plaintext, key.wrapped, source, sink, associated_data, progress=progress)
-        finally:
-            key.wipe()
-
-    def open_stream(
-        self,
-        source: BinaryIO,
-        sink: BinaryIO,
-        *,
-        associated_data: bytes = b"",
-        purpose: str | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> None:
-        """Open a stream into `sink`. On any error the caller must throw away what `sink` got so far."""
-        header = read_stream_header(source)
-        request = UnwrapRequest(wrapped=header.wrapped.raw, associated_data=associated_data, purpose=purpose)
-        key = value_of(self._issuer.unwrap([request])[0])
-        try:
-            open_stream_body(key, header, source, sink, associated_data, progress=progress)
-        finally:
-            wipe(key)
+    def lease_left(self, lease: AnswerLease) -> float:
+        """Return for how many seconds, from now, an answer may be kept: 0 where it may not."""
+        left = lease.expires - self._home.clock.monotonic()
+        return left if 0 < left < math.inf else 0.0
 
     # --- within ----------------------------------------------------------------------------------------------------
 

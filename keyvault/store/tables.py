@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0005"
+REVISION = "0006"
 """The Alembic revision these tables are at; `Store.check_version` compares it with the database."""
 
 
@@ -329,4 +329,20 @@ notices = Table(
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("body", LargeBinary, nullable=False),
+)
+
+# --- the service ----------------------------------------------------------------------------------------------------
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", LargeBinary(16), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("role", String(12), nullable=False),
+    Column("secret_hash", LargeBinary(32), nullable=False),
+    Column("owner", LargeBinary(32), nullable=False),
+    Column("limits", Text, nullable=True),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("expires_at", UTCDateTime, nullable=False),
+    Column("revoked_at", UTCDateTime, nullable=True),
 )

@@ -1,0 +1,1 @@
+"""The key service: data keys over HTTP, for the storage layer."""

@@ -1,0 +1,76 @@
+"""Tokens of the service: `kv1_ID_SECRET`, 16 and 32 random bytes in hexadecimal. Shown once, stored hashed, limited to a role.
+
+The secret has 256 random bits, so one SHA-256 keeps it: there is nothing to guess, and nothing for a slow hash to slow down.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from keyvault.errors import TokenRefusedError
+from keyvault.store.tokens import TokenRow
+
+_FORM = re.compile(r"kv1_([0-9a-f]{32})_([0-9a-f]{64})")
+_REFUSED = "the token is unknown, expired or revoked: `keyvault token issue` makes another"
+
+
+class Role(StrEnum):
+    """What a token lets its bearer do; no role destroys a key."""
+
+    ISSUER = "issuer"
+    PLATFORM = "platform"
+    REQUESTER = "requester"
+    AUDITOR = "auditor"
+
+
+class NewToken(NamedTuple):
+    """A token as its bearer keeps it, its id (16 bytes), and the hash of its secret (32 bytes)."""
+
+    text: str
+    id: bytes
+    secret_hash: bytes
+
+    def __repr__(self) -> str:
+        return f"NewToken(id={self.id.hex()})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Presented:
+    """A token that somebody presents, in its parts."""
+
+    id: bytes
+    secret_hash: bytes
+
+
+def new_token() -> NewToken:
+    """Make a token."""
+    identity, secret = secrets.token_bytes(16), secrets.token_bytes(32)
+    return NewToken(f"kv1_{identity.hex()}_{secret.hex()}", identity, _hash(secret))
+
+
+def parse_token(text: str) -> Presented:
+    """Take a presented token apart. `TokenRefusedError` where it is none."""
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise TokenRefusedError(_REFUSED)
+    return Presented(id=bytes.fromhex(match[1]), secret_hash=_hash(bytes.fromhex(match[2])))
+
+
+def check_token(presented: Presented, row: TokenRow | None, now: datetime) -> TokenRow:
+    """Return the token's row if it is the one presented and in force; `TokenRefusedError` otherwise, whatever the reason."""
+    if row is None or not hmac.compare_digest(presented.secret_hash, row.secret_hash):
+        raise TokenRefusedError(_REFUSED)
+    if row.revoked_at is not None or row.expires_at <= now:
+        raise TokenRefusedError(_REFUSED)
+    return row
+
+
+def _hash(secret: bytes) -> bytes:
+    return hashlib.sha256(secret).digest()
