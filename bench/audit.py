@@ -69,7 +69,7 @@ def run() -> list[Row]:
     return [
         whole,
         at_most("import of shredder.verify", "s", loaded, 0.2, command=COMMAND),
-        at_most(f"{what}: resident memory of all processes that verify", "MB", peak, 600, command=COMMAND),
+        at_most(f"{what}: resident memory of both processes that verify", "MB", peak, 600, command=COMMAND),
         at_most(f"{what}: `audit verify --sample 25`, with its start", "s", sample, 1, command=COMMAND),
         at_most(f"{what}: one inclusion proof from the files", "ms", one_proof * 1000, 5, command=COMMAND),
     ]

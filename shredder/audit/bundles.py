@@ -15,7 +15,7 @@ from keyvault.errors import VerificationError
 from shredder.audit.entries import destructions
 from shredder.audit.finding import Finding
 from shredder.audit.reading import Read, read_bundle
-from shredder.log.merkle import HASH_BYTES, leaf_hash, root_of
+from shredder.log.merkle import HASH_BYTES, leaf_hashes, root_of
 from shredder.log.tiles import WIDTH, WIDTH_BITS, Tile, decode_bundle, split_tile
 
 
@@ -67,7 +67,7 @@ def look_at(path: Path, size: int, number: int) -> Bundle:
     if data is None or entries is None:
         leaves = None if stored is None else split_tile(stored)
     else:
-        leaves = [leaf_hash(entry) for entry in entries]
+        leaves = leaf_hashes(entries)
         if stored is not None and b"".join(leaves) != stored:
             _compare(found, leaves, split_tile(stored))
         found.read = read_bundle(found.first, entries)

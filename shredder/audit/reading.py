@@ -24,6 +24,8 @@ _DECODERS: Final = {kind.encode(): msgspec.json.Decoder(struct) for kind, struct
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 """Of these structs it writes what RFC 8785 does: names are ASCII, numbers small integers."""
 _decode_list: Final = msgspec.json.Decoder(list[ScopeCreated]).decode
+_encode_list: Final = msgspec.json.Encoder().encode
+"""The fields of `ScopeCreated` are declared in their order, and need not be sorted a million times."""
 _CREATED: Final = b'"type":"scope.created","v":1}'
 """How the canonical spelling of `scope.created` ends, and nothing within it: there a quotation mark would have a backslash before it."""
 INSTANTS: Final = frozenset(
@@ -37,22 +39,19 @@ _DELETE: Final = b"\x7f"
 def read_bundle(first: int, entries: Sequence[bytes]) -> list[Read]:
     """Return what entries say, in their order; `first` is the index of the first. Any process can ask, for any bundle."""
     read: list[Read] = []
-    index = first
-    for is_created, group in groupby(entries, key=_is_created):
-        members = [*group]
+    are_created = [entry.endswith(_CREATED) for entry in entries]
+    for is_created, places in groupby(range(len(entries)), key=are_created.__getitem__):
+        together = [*places]
+        start = together[0]
+        members = entries[start : start + len(together)]
         runs = _read_created(members) if is_created else None
-        read += [_read(place, entry) for place, entry in enumerate(members, start=index)] if runs is None else runs
-        index += len(members)
+        read += [_read(index, entry) for index, entry in enumerate(members, first + start)] if runs is None else runs
     return read
 
 
 def entries_of(read: Read) -> int:
     """Return of how many entries this was read."""
     return read.count if isinstance(read, Creations) else 1
-
-
-def _is_created(entry: bytes) -> bool:
-    return entry.endswith(_CREATED)
 
 
 def _read_created(entries: Sequence[bytes]) -> list[Creations] | None:
@@ -64,7 +63,7 @@ def _read_created(entries: Sequence[bytes]) -> list[Creations] | None:
     joined = b"[" + b",".join(entries) + b"]"
     try:
         created = _decode_list(joined)
-        if len(created) != len(entries) or _encode(created) != joined or not _is_plain(joined):
+        if len(created) != len(entries) or _encode_list(created) != joined or not _is_plain(joined):
             return None
         return [*runs_of(created)]
     except (msgspec.MsgspecError, ValueError, RecursionError):
