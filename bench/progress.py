@@ -39,8 +39,8 @@ def consumers(count: int, mark: str = "bench") -> list[str]:
     return [f"consumer/{mark}-{index // 100:05}/+1555{index:07}" for index in range(count)]
 
 
-def peak_memory() -> float:
-    """Return the peak of this process's resident memory, in MB. Not from getrusage, which inherits its parent's."""
-    with open("/proc/self/status") as status:  # noqa: PTH123
+def peak_memory(process: str = "self") -> float:
+    """Return the peak of a process's resident memory, in MB: of this one, or by its id. Not from getrusage, which inherits its parent's."""
+    with open(f"/proc/{process}/status") as status:  # noqa: PTH123
         line = next(line for line in status if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024 / 1e6

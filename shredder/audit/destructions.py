@@ -14,7 +14,8 @@ from shredder.audit.causes import Causes
 from shredder.audit.events import DestroyFailed, DestroyFenced, KeyDestroyed, Proof, RecordDestroyed
 from shredder.audit.finding import Findings
 from shredder.audit.forms import CLOCKS, moment
-from shredder.audit.scopes import Custody, Mark, Scopes, State
+from shredder.audit.profiles import Custody
+from shredder.audit.scopes import Mark, Scopes, State
 
 BACKUP_HORIZON: Final = timedelta(days=90)
 LONGEST_LEASE: Final = timedelta(seconds=3_660)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Final
@@ -15,7 +15,8 @@ from keyvault.subjects import AccountStatus, SubjectKind
 from shredder.audit.events import FactsRecorded, FactStated, PolicyChanged
 from shredder.audit.finding import Findings
 from shredder.audit.forms import CLOCKS, moment
-from shredder.audit.scopes import Profile, Scopes, State
+from shredder.audit.profiles import Profile
+from shredder.audit.scopes import Scopes, State
 from shredder.facts import MAX_WAIT, Fact, FactType, Verdict, judge
 from shredder.plan import REASON_OF, REASON_OF_CLOSED
 from shredder.policy import Category, Limits, Owner, Policy, Rule
@@ -39,7 +40,6 @@ _RULES: Final[Mapping[ScopeKind, Rule]] = {
 """The one rule that a kind's period, or the facts about its subjects, leave."""
 _COUNTS: Final[Mapping[Rule, str]] = {Rule.CALENDAR: "months", Rule.USER: "months", Rule.ACCOUNT: "grace_days"}
 """What a rule counts by, and so what a category must say."""
-SUSPENDED: Final = int(State.SUSPENDED)
 _NO_LIMITS: Final = Limits(scopes=0, percent=0, percent_from=0, clock_jump_days=0)
 _BUILTIN: Final = {
     ScopeKind.COMMUNICATIONS: Category(
@@ -168,9 +168,10 @@ class Facts:
             self._verdicts[subject] = self._judged(subject)
         return self._verdicts[subject]
 
-    def is_known(self, subject: str) -> bool:
-        """Tell whether there are facts about a subject."""
-        return subject in self._facts
+    @property
+    def known(self) -> Collection[str]:
+        """Return the subjects about which there are facts."""
+        return self._facts.keys()
 
     def _judged(self, subject: str) -> Verdict:
         try:
@@ -253,9 +254,11 @@ class Due:
 
     def by_calendar(self, number: int) -> datetime | None:
         """Return when the calendar makes a scope due; None where it does not decide."""
-        months = self._policies.months(self._scopes.kind(number))
-        period = self._scopes.profiles[number].period
-        return None if months is None or period is None else _period_due_at(period, months)
+        return self._by_calendar(self._scopes.profiles[number])
+
+    def _by_calendar(self, profile: Profile) -> datetime | None:
+        months = self._policies.months(profile.kind)
+        return None if months is None or profile.period is None else _period_due_at(profile.period, months)
 
     def by_facts(self, number: int, tag: str | None = None) -> datetime | None:
         """Return when facts make a scope, or a record of it, due; of account-months only what a user deleted goes by facts."""
@@ -272,23 +275,24 @@ class Due:
 
     def overdue(self, at: datetime) -> Iterator[tuple[int, str, datetime]]:
         """Give what is live and has been due by `at`: a scope's number, a record's tag or nothing, and since when."""
-        late: dict[Profile, bool] = {}
-        for number, state in enumerate(self._scopes.states):
-            if state > SUSPENDED:
-                continue
-            profile = self._scopes.profiles[number]
-            if profile not in late:
-                calendar = self.by_calendar(number)
-                late[profile] = calendar is not None and calendar <= at
-            if late[profile] or self._facts.is_known(self._scopes.accounts[number]):
-                due = self.since(number)
-                if due is not None and due <= at:
-                    yield number, "", due
+        late = self._late(at)
+        known, profiles, accounts = self._facts.known, self._scopes.profiles, self._scopes.accounts
+        if late or known:
+            for number in self._scopes.live():
+                if profiles[number] in late or accounts[number] in known:
+                    due = self.since(number)
+                    if due is not None and due <= at:
+                        yield number, "", due
         for (number, tag), mark in self._scopes.records.items():
             if mark.state is State.SUSPENDED and self._scopes.is_live(number):
                 due = self.record_since(number, tag)
                 if due is not None and due <= at:
                     yield number, tag, due
+
+    def _late(self, at: datetime) -> set[Profile]:
+        """Return the profiles whose scopes the calendar makes due by `at`."""
+        dates = ((profile, self._by_calendar(profile)) for profile in set(self._scopes.profiles))
+        return {profile for profile, due in dates if due is not None and due <= at}
 
     def since(self, number: int) -> datetime | None:
         """Return since when a scope ought to be gone: not before its policy was in force, nor before a user deleted it; None where not at all."""

@@ -45,7 +45,7 @@ class _Event(_Struct):
 
 
 class ScopeCreated(_Struct):
-    """`scope.created`; the forms of its texts are checked by `reading`: a log has a million of them."""
+    """`scope.created`; the forms of its texts are checked by `creations`, in columns: a log has a million of them."""
 
     account: str
     at: str
@@ -55,11 +55,11 @@ class ScopeCreated(_Struct):
     id: str
     kind: KindName
     period: str | None
-    placement: str
+    placement: Words
     policy: str
     scope: str
     scope_id: str
-    sealed: str
+    sealed: Words
     type: Literal["scope.created"]
     v: Literal[1]
 

@@ -19,22 +19,22 @@ from keyvault.events import POLICY_VERSION
 from keyvault.scopes import ScopeKind
 from shredder.audit import events
 from shredder.audit.causes import Causes
+from shredder.audit.columns import Column, column_of
+from shredder.audit.creations import Creations
 from shredder.audit.destructions import Destructions, Pending
 from shredder.audit.due import Due, Facts, Policies
 from shredder.audit.events import Event
 from shredder.audit.finding import Finding, Findings
-from shredder.audit.forms import moment
+from shredder.audit.forms import CLOCK_STEP, moment
 from shredder.audit.inventory import Attested, Inventory
-from shredder.audit.reading import decode_bundle, read_bundle
-from shredder.audit.scopes import Scopes, State, repeated
+from shredder.audit.reading import Read, entries_of, read_bundle
+from shredder.audit.scopes import Scopes, State
 
 GRACE: Final = timedelta(days=2)
 """How long what is due may be live: a sweep runs once a day."""
-CLOCK_STEP: Final = timedelta(hours=1)
-"""How much earlier than the entry before it an entry may have been made: transactions wait, and several machines write."""
+UUID_LENGTH: Final = 36
 BUILTIN_ONLY: Final = frozenset(
     [
-        "scope.created",
         "scope.migrated",
         "record.suspended",
         "record.resumed",
@@ -45,7 +45,7 @@ BUILTIN_ONLY: Final = frozenset(
         "ring.changed",
     ]
 )
-"""Types that rest on no rule of the home's policy."""
+"""Types that rest on no rule of the home's policy; those of creations are looked at with their forms."""
 IN_FORCE_ONLY: Final = frozenset(
     [
         "policy.changed",
@@ -117,7 +117,7 @@ class Fold:
         self._grace = grace
         self._findings = Findings()
         self._next = 0
-        self._ids: list[str | None] = []
+        self._ids = Column(UUID_LENGTH)
         self._before = ""
         self._scopes = Scopes(self._findings)
         self._policies = Policies(self._findings)
@@ -130,7 +130,6 @@ class Fold:
 
     def _taken_by(self) -> Mapping[type[Event], Callable[[Any], None]]:
         return {
-            events.ScopeCreated: self._scopes.create,
             events.ScopeSuspended: self._suspend,
             events.ScopeResumed: self._scopes.resume,
             events.ScopeMigrated: self._scopes.migrate,
@@ -153,40 +152,50 @@ class Fold:
             events.InventoryAttested: self._inventory.attest,
         }
 
+    @property
+    def entries(self) -> int:
+        """Return how many entries were taken in."""
+        return self._next
+
     def add(self, index: int, entry: bytes) -> None:
         """Take in one entry. `ValueError` when it is not the next of the log."""
         self.add_bundle(index, [entry])
 
-    def add_bundle(self, first: int, entries: Sequence[bytes], forms: Sequence[Finding] | None = None) -> None:
-        """Take in entries from index `first` on. `ValueError` when they are not the next of the log.
+    def add_bundle(self, first: int, entries: Sequence[bytes]) -> None:
+        """Take in entries from index `first` on. `ValueError` when they are not the next of the log."""
+        self.add_read(first, read_bundle(first, entries))
 
-        `forms`: what `reading.malformed` says of them, where another process has asked it; entries that it names are left out.
-        """
+    def add_read(self, first: int, read: Sequence[Read]) -> None:
+        """Take in what entries from index `first` on say, as `read_bundle` gives it. `ValueError` when they are not the next of the log."""
         if first != self._next:
             raise ValueError(f"entry {first} is not the next one: {self._next} is")
-        read = read_bundle(first, entries) if forms is None else (decode_bundle(first, entries), forms)
-        self._findings.found += read[1]
-        self._next += len(entries)
-        left_out = {finding.where for finding in read[1]}
-        for index, event in enumerate(read[0], start=first):
-            if left_out and f"entry {index}" in left_out:
-                self._ids.append(None)
-                continue
-            if isinstance(event, Finding):
-                raise ValueError(f"the forms of entry {index} were never looked at")  # noqa: TRY004 - a caller's mistake
-            self._findings.entry = index
-            self._take(event)
+        self._findings.found += [item for item in read if isinstance(item, Finding)]
+        for item in read:
+            self._findings.entry = self._next
+            self._next += entries_of(item)
+            if isinstance(item, Creations):
+                self._create(item)
+            elif isinstance(item, Finding):
+                self._ids.skip()
+            else:
+                self._take(item)
+
+    def _create(self, run: Creations) -> None:
+        self._ids.extend(run.events)
+        self._check_clock(run.first_at)
+        self._before = run.last_at
+        self._scopes.create(run)
 
     def _take(self, event: Event) -> None:
-        self._ids.append(event.id)
-        if event.at < self._before and moment(event.at) < moment(self._before) - CLOCK_STEP:
-            self._findings.add(
-                "clock-went-back", f"it was made at {event.at}, and the entry before it at {self._before}"
-            )
+        self._ids.extend(column_of([event.id]))
+        self._check_clock(event.at)
         self._before = event.at
         self._takers[type(event)](event)
-        if type(event) is not events.ScopeCreated:  # whose policy is looked at with its form
-            self._check_policy(event)
+        self._check_policy(event)
+
+    def _check_clock(self, at: str) -> None:
+        if at < self._before and moment(at) < moment(self._before) - CLOCK_STEP:
+            self._findings.add("clock-went-back", f"it was made at {at}, and the entry before it at {self._before}")
 
     def _suspend(self, event: events.ScopeSuspended) -> None:
         number = self._scopes.suspend(event)
@@ -213,7 +222,7 @@ class Fold:
                 "clock-went-back",
                 f"the log's last entry was made at {self._before}, after the time of this verification",
             )
-        for index in repeated(self._ids):
+        for index in self._ids.repeated():
             self._findings.add("id-used-twice", f"event {self._ids[index]} is in the log before", entry=index)
         self._scopes.check_ids()
         self._scopes.check_generations()

@@ -1,15 +1,21 @@
-"""Forms of the values in events, as docs/events.md gives them. Pure."""
+"""Forms of the values in events, as docs/events.md gives them: as patterns, and for columns of many at once. Pure.
+
+A log has a million creations, so that their texts are looked at in columns: the texts of one field, one below the other. What is said of a
+column here is what the pattern of the same name says of each text.
+"""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from functools import lru_cache
+from string import ascii_letters, digits, hexdigits
 from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta
 
 from keyvault.events import MAX_SCOPES_PER_EVENT
+from shredder.audit.columns import column_of
 
 # Unpadded base64url (RFC 4648, section 5) of 32, 16 and 8 bytes: the last character's spare bits are zero, so that bytes have one text.
 _BYTES_32 = r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"
@@ -34,16 +40,76 @@ Number: TypeAlias = Annotated[int, Meta(ge=1)]
 Scopes: TypeAlias = Annotated[list[Bytes32], Meta(min_length=1, max_length=MAX_SCOPES_PER_EVENT)]
 Tags: TypeAlias = Annotated[list[Tag], Meta(max_length=MAX_SCOPES_PER_EVENT)]
 
-_CREATED = f"{_BYTES_32} {_BYTES_32} {_BYTES_16} {_UUID} {_INSTANT}"
-CREATED: Final = re.compile(_CREATED, re.ASCII)
-ALL_CREATED: Final = re.compile(rf"{_CREATED}(?:\n{_CREATED})*", re.ASCII)
-"""The texts of `scope.created` that have a fixed form, in one look: a log has a million of them."""
-
 CLOCKS: Final = timedelta(minutes=5)
 """How far two machines' clocks may differ before the log calls it wrong; homes allow at most one minute."""
+CLOCK_STEP: Final = timedelta(hours=1)
+"""How much earlier than the entry before it an entry may have been made: transactions wait, and several machines write."""
 
 
 @lru_cache(maxsize=4_096)
 def moment(text: str) -> datetime:
     """Read an instant (aware, UTC). `ValueError` when there is no such day or time."""
     return datetime.fromisoformat(text)
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+
+_LETTERS: Final = (ascii_letters + digits + "-_").encode()
+_HEXADECIMAL: Final = hexdigits[:16].encode()
+_LAST_OF_32: Final = b"AEIMQUYcgkosw048"
+_LAST_OF_16: Final = b"AQgw"
+_TO_ZERO: Final = bytes.maketrans(digits.encode(), b"0" * 10)
+_ZERO_INSTANT: Final = b"0000-00-00T00:00:00.000000Z"
+_ZERO_MONTH: Final = b"0000-00"
+_SECONDS: Final = len("0000-00-00T00:00:00")
+
+
+def are_bytes_32(column: bytes, count: int) -> bool:
+    """Tell whether a column is `count` texts of the form `Bytes32`."""
+    return _are_base64(column, count, 43, _LAST_OF_32)
+
+
+def are_bytes_16(column: bytes, count: int) -> bool:
+    """Tell whether a column is `count` texts of the form `Bytes16`."""
+    return _are_base64(column, count, 22, _LAST_OF_16)
+
+
+def are_uuids(column: bytes, count: int) -> bool:
+    """Tell whether a column is `count` texts of the form `Uuid`."""
+    return (
+        _is_cut(column, count, 36)
+        and all(column[place::37] == b"-" * count for place in (8, 13, 18, 23))
+        and column[14::37] == b"4" * count
+        and not column[19::37].translate(None, b"89ab")
+        and len(column.translate(None, _HEXADECIMAL)) == count * 4 + count - 1
+    )
+
+
+def are_instants(texts: Collection[str]) -> bool:
+    """Tell whether texts are of the form `Instant`, each a time of the calendar."""
+    if column_of(texts).translate(_TO_ZERO) != b"\n".join([_ZERO_INSTANT] * len(texts)):
+        return False
+    try:
+        for second in {text[:_SECONDS] for text in texts}:
+            moment(f"{second}.000000Z")
+    except ValueError:
+        return False
+    return True
+
+
+def are_months(column: bytes, count: int) -> bool:
+    """Tell whether a column is `count` texts of the digits of a month, `2026-11`."""
+    return column.translate(_TO_ZERO) == b"\n".join([_ZERO_MONTH] * count)
+
+
+def _are_base64(column: bytes, count: int, length: int, last: bytes) -> bool:
+    return (
+        _is_cut(column, count, length)
+        and not column[length - 1 :: length + 1].translate(None, last)
+        and len(column.translate(None, _LETTERS)) == count - 1
+    )
+
+
+def _is_cut(column: bytes, count: int, length: int) -> bool:
+    """Tell whether a column has as many texts of a length as it must; none has a line feed within, if nothing else is found in it."""
+    return len(column) == count * (length + 1) - 1 and column[length :: length + 1] == b"\n" * (count - 1)

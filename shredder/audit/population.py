@@ -14,13 +14,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from itertools import groupby
-from typing import NamedTuple
+from operator import lt
+from typing import Final, NamedTuple
+
+import msgspec
 
 from keyvault.errors import InvalidInputError, InvalidScopeError, VerificationError
 from keyvault.events import b64
 from keyvault.identity import commit
 from keyvault.scopes import Scope, ScopeKind
+from shredder.audit.columns import column_of
 from shredder.audit.finding import Finding
+from shredder.audit.forms import are_bytes_32, are_months
 
 COLUMNS = ("account", "month")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
@@ -79,9 +84,44 @@ def parse_population(blocks: Iterable[bytes]) -> Iterator[AccountMonth]:
         yield AccountMonth(period.decode(), _bytes(scope), _bytes(salt), _bytes(account))
 
 
-def parse_commitments(blocks: Iterable[bytes]) -> Iterator[tuple[str, str, str]]:
-    """Give commitment, month and account of each, as they are written, in less time. As `parse_population`."""
-    return ((scope.decode(), period.decode(), account.decode()) for account, period, _, scope in _lines(blocks))
+class Listed(NamedTuple):
+    """Lines in columns, as `columns.column_of` gives them: the months, and in base64url the commitments and the accounts' pseudonyms."""
+
+    periods: bytes
+    scopes: bytes
+    accounts: bytes
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    account: str
+    period: str
+    salt: str
+    scope: str
+
+
+_decode: Final = msgspec.json.Decoder(_Line).decode_lines
+_encode: Final = msgspec.json.Encoder().encode_lines
+
+
+def listed_in(block: bytes) -> Listed | None:
+    """Read whole lines of a file, in a third of the time of `parse_population`; None where that would find anything wrong with them."""
+    try:
+        lines = _decode(block)
+        periods = column_of([line.period for line in lines])
+        scopes = column_of([line.scope for line in lines])
+        accounts = column_of([line.account for line in lines])
+        salts = column_of([line.salt for line in lines])
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    count = len(lines)
+    places = [(line.period, line.scope) for line in lines]
+    is_good = (
+        _encode(lines) == block
+        and are_months(periods, count)
+        and all(are_bytes_32(column, count) for column in (scopes, accounts, salts))
+        and all(map(lt, places, places[1:]))
+    )
+    return Listed(periods, scopes, accounts) if is_good else None
 
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:

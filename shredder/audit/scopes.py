@@ -7,25 +7,31 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import datetime
 from enum import IntEnum
+from itertools import compress, count
 from typing import Final, NamedTuple
 
 from keyvault.events import instant
-from keyvault.scopes import KIND_RULES, MONTH, YEAR, ScopeKind, month_due_at
+from keyvault.scopes import ScopeKind
+from shredder.audit.columns import Column, column_of, texts_of
+from shredder.audit.creations import MINUTE, Creations
 from shredder.audit.events import (
     RecordResumed,
     RecordSuspended,
-    ScopeCreated,
     ScopeMigrated,
     ScopeResumed,
     ScopeSuspended,
 )
 from shredder.audit.finding import Findings
-from shredder.audit.forms import CLOCKS, moment
+from shredder.audit.forms import moment
+from shredder.audit.profiles import Custody, Profile, ProfileKey, profile_of
 
 NEVER: Final = 2**64 - 1
 """In place of an entry's index: there is none."""
+ID_LENGTH: Final = 22
+"""Characters of 16 bytes in base64url."""
 RecordKey = tuple[int, str]
 """A scope's number, and a record's tag in it."""
 
@@ -47,34 +53,8 @@ class Mark(NamedTuple):
     since: datetime
 
 
-class Custody(IntEnum):
-    """Where a scope's key is. `MOVED`: in a ring, and one of its own from before."""
-
-    RING = 0
-    DEDICATED = 1
-    MOVED = 2
-
-    @property
-    def is_named(self) -> str:
-        """Return what events call the custody of its newer key."""
-        return "dedicated" if self is Custody.DEDICATED else "ring"
-
-
-_ACTIVE: Final = int(State.ACTIVE)
-_ProfileKey = tuple[str, str | None, str | None, str, int]
+_SUSPENDED: Final = int(State.SUSPENDED)
 _Place = tuple[ScopeKind, str | None, str, int]
-
-
-class Profile(NamedTuple):
-    """What many scopes have in common. `earliest` and `latest`: between which instants (texts) one may be created; `problem`: what is wrong."""
-
-    kind: ScopeKind
-    period: str | None
-    custody: Custody
-    generation: int
-    earliest: str = ""
-    latest: str = "~"
-    problem: str | None = None
 
 
 class Scopes:
@@ -85,9 +65,10 @@ class Scopes:
         self._numbers: dict[str, int] = {}
         self._commitments: list[str] = []
         self._accounts: dict[str, str] = {}
-        self._profiles: dict[_ProfileKey, Profile] = {}
+        self._profiles: dict[ProfileKey, Profile] = {}
+        self._after_migration: dict[Profile, Profile] = {}
         self.profiles: list[Profile] = []
-        self.ids: list[str] = []
+        self.ids = Column(ID_LENGTH)
         self.accounts: list[str] = []
         self.states = bytearray()
         self.created = array("Q")
@@ -112,34 +93,75 @@ class Scopes:
             self._commitments = list(self._numbers)
         return self._commitments
 
+    def number(self, commitment: str) -> int | None:
+        """Return the number of a scope by its commitment; None where there is none."""
+        return self._numbers.get(commitment)
+
     def kind(self, number: int) -> ScopeKind:
         """Return a scope's kind."""
         return self.profiles[number].kind
+
+    def month(self, number: int) -> str | None:
+        """Return the month of an account-month (empty where it states none that can be); None of other kinds."""
+        profile = self.profiles[number]
+        return profile.period or "" if profile.kind is ScopeKind.COMMUNICATIONS else None
 
     def is_live(self, number: int) -> bool:
         """Tell whether a scope is neither fenced nor destroyed."""
         return self.states[number] <= State.SUSPENDED
 
-    def create(self, event: ScopeCreated) -> None:
-        """Take in `scope.created`."""
-        number = len(self.ids)
-        if self._numbers.setdefault(event.scope, number) != number:
-            self._findings.add(
-                "created-twice", f"scope {event.scope} was created before: each life has a commitment of its own"
+    def create(self, run: Creations) -> None:
+        """Take in `scope.created`, of the entries from that on which is looked at."""
+        commitments = texts_of(run.scopes)
+        before = self._created_before(commitments)
+        problems = {place: f"scope {commitments[place]}: {problem}" for place, problem in run.problems}
+        for place in sorted(problems.keys() | before):
+            entry = self._findings.entry + place
+            if place in before:
+                message = f"scope {commitments[place]} was created before: each life has a commitment of its own"
+                self._findings.add("created-twice", message, entry=entry)
+            else:
+                self._findings.add("wrong-dates", problems[place], entry=entry)
+        for minute, scopes in run.in_rings:
+            self._count_in_rings(minute, scopes)
+        self._add(run, commitments, before)
+
+    def _created_before(self, commitments: Sequence[str]) -> set[int]:
+        """Return the places of commitments that are of a scope already, or stand in an earlier place."""
+        if len(set(commitments)) == len(commitments) and self._numbers.keys().isdisjoint(commitments):
+            return set()
+        first: dict[str, int] = {}
+        for place, commitment in enumerate(commitments):
+            first.setdefault(commitment, place)
+        return {
+            place
+            for place, commitment in enumerate(commitments)
+            if first[commitment] != place or commitment in self._numbers
+        }
+
+    def _add(self, run: Creations, commitments: list[str], left_out: set[int]) -> None:
+        """Add the scopes of a run, but for those in some of its places."""
+        number, entry = len(self), self._findings.entry
+        stated = [self._profiles.get(key) or self._profiles.setdefault(key, profile_of(key)) for key in run.stated]
+        profiles = [stated[place] for place in run.places]
+        accounts, entries, ids = texts_of(run.accounts), [*range(entry, entry + run.count)], run.ids
+        if left_out:
+            kept = [place not in left_out for place in range(run.count)]
+            if not any(kept):
+                return
+            ids = column_of([*compress(texts_of(ids), kept)])
+            commitments, profiles, accounts, entries = (
+                [*compress(commitments, kept)],
+                [*compress(profiles, kept)],
+                [*compress(accounts, kept)],
+                [*compress(entries, kept)],
             )
-            return
-        key = event.kind, event.period, event.due_at, event.custody, event.generation
-        profile = self._profiles.get(key) or self._profiles.setdefault(key, _profile(key))
-        if profile.problem is not None or not profile.earliest <= event.at <= profile.latest:
-            problem = profile.problem or "it was created before its period began, or after it was due"
-            self._findings.add("wrong-dates", f"scope {event.scope}: {problem}")
-        if event.custody == "ring":
-            self._count_in_ring(event.at)
-        self.profiles.append(profile)
-        self.ids.append(event.scope_id)
-        self.accounts.append(self._accounts.setdefault(event.account, event.account))
-        self.states.append(_ACTIVE)
-        self.created.append(self._findings.entry)
+        self._numbers.update(zip(commitments, count(number)))
+        self.profiles += profiles
+        self.accounts += map(self._accounts.setdefault, accounts, accounts)
+        self.ids.extend(ids)
+        self.states += bytes(len(commitments))
+        self.created.extend(entries)
 
     def fence(self, number: int, destruction: int) -> None:
         """Mark a scope as fenced by a destruction, by that one's number."""
@@ -158,16 +180,15 @@ class Scopes:
         self._ended.extend([NEVER] * (number + 1 - len(self._ended)))
         self._ended[number] = self._findings.entry
 
-    def _count_in_ring(self, at: str) -> None:
-        minute = at[:16]
+    def _count_in_rings(self, minute: str, scopes: int) -> None:
         if minute != self._minute:
             self._by_minute.append((minute, self._in_rings))
             self._minute = minute
-        self._in_rings += 1
+        self._in_rings += scopes
 
     def in_rings_before(self, at: datetime) -> int:
         """Return how many scopes had been put into rings, ever, by the minute of `at`."""
-        limit = instant(at)[:16]
+        limit = instant(at)[:MINUTE]
         return next((count for minute, count in self._by_minute if minute > limit), self._in_rings)
 
     def find(self, commitment: str) -> int | None:
@@ -198,8 +219,12 @@ class Scopes:
         if not self.is_live(number) or self.profiles[number].custody is not Custody.DEDICATED:
             self._impossible(event.scope, number, "moved to a ring")
             return
-        self.profiles[number] = self.profiles[number]._replace(custody=Custody.MOVED)
-        self._count_in_ring(event.at)
+        self.profiles[number] = self._moved(self.profiles[number])
+        self._count_in_rings(event.at[:MINUTE], 1)
+
+    def _moved(self, profile: Profile) -> Profile:
+        """Return what becomes of a profile with the migration of its scopes."""
+        return self._after_migration.setdefault(profile, replace(profile, custody=Custody.MOVED))
 
     def suspend_records(self, event: RecordSuspended) -> None:
         """Take in `record.suspended`."""
@@ -211,11 +236,11 @@ class Scopes:
 
     def live(self) -> Iterator[int]:
         """Give the numbers of all scopes that are neither fenced nor destroyed."""
-        return (number for number, state in enumerate(self.states) if state <= State.SUSPENDED)
+        return (number for number, state in enumerate(self.states) if state <= _SUSPENDED)
 
     def check_ids(self) -> None:
         """Note each scope whose id another one had before."""
-        for number in repeated(self.ids):
+        for number in self.ids.repeated():
             self._findings.add(
                 "id-used-twice",
                 f"scope {self.commitments[number]} has the id {self.ids[number]} of another scope",
@@ -307,51 +332,5 @@ class Scopes:
         )
 
 
-def repeated(texts: Sequence[str | None]) -> list[int]:
-    """Return where in a list a text stands that stood in it before; None stands for nothing."""
-    if len(set(texts)) == len(texts):
-        return []
-    seen: set[str | None] = {None}
-    found = []
-    for number, text in enumerate(texts):
-        if text is not None and text in seen:
-            found.append(number)
-        seen.add(text)
-    return found
-
-
 def _called(state: State | None) -> str:
     return "unmarked" if state is None else state.name.lower()
-
-
-def _profile(key: _ProfileKey) -> Profile:
-    name, period, due_at, custody, generation = key
-    kind, where = ScopeKind(name), Custody[custody.upper()]
-    problem = _calendar_problem(kind, period, due_at)
-    if problem is not None or period is None:
-        return Profile(kind, None, where, generation, problem=problem)
-    year, _, month = period.partition("-")
-    start = datetime(int(year), int(month or 1), 1, tzinfo=UTC)
-    latest = "~" if due_at is None else instant(moment(due_at) + CLOCKS)
-    return Profile(kind, period, where, generation, instant(start - CLOCKS), latest)
-
-
-def _calendar_problem(kind: ScopeKind, period: str | None, due_at: str | None) -> str | None:
-    """Say what is wrong with a period or with the due date that is worked out from it."""
-    form = next((shape[-1] for shape in KIND_RULES[kind].shapes if shape[-1] in {MONTH, YEAR}), None)
-    if (form is None) != (period is None) or (period is not None and not _is_period(period, form)):
-        return f"a {kind} scope has {'no period' if form is None else f'a period {form}'}"
-    due = instant(month_due_at(period)) if form == MONTH and period is not None else None
-    return None if due == due_at else f"its due_at must be {due or 'null'}"
-
-
-def _is_period(period: str, form: str | None) -> bool:
-    try:
-        datetime.strptime(period, "%Y-%m" if form == MONTH else "%Y")  # noqa: DTZ007 - a month has no time zone
-    except ValueError:
-        return False
-    return len(period) == len(form or "") and period >= EARLIEST
-
-
-EARLIEST: Final = "1970"
-"""Nothing is older than the platform's facts may be."""

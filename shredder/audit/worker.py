@@ -1,96 +1,101 @@
-"""The tree of a large log, and the forms of its entries, verified in a process of their own while this one folds what entries mean."""
+"""Work that is shared with a process of its own: what can be done of it in any order, while this one puts together what came of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from keyvault.errors import LogError
-from shredder.audit.finding import Finding
-from shredder.audit.reading import malformed
-from shredder.audit.tree import TreeReport, check_tree
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 SMALL = 20_000
 """Entries for which a process would take longer to start than the work."""
-AT_ONCE = 16
-"""Bundles whose findings are told together."""
+AHEAD = 4
+"""Pieces of work that wait in the other process: it is never without, and the two are done at about the same time."""
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
 
 
-class Tree:
-    """What is verified elsewhere."""
+class Helper:
+    """A process that does pieces of work beside this one; or none, and then this one does them all."""
 
-    def __init__(self, path: Path, size: int, receiver: Connection | None) -> None:
-        """`receiver`: where the other process tells what it finds; None where there is none."""
-        self._path = path
-        self._size = size
-        self._receiver = receiver
-        self._told: dict[int, Sequence[Finding]] = {}
-        self._report: TreeReport | None = None
+    def __init__(self, connection: Connection | None) -> None:
+        """`connection`: to the other process; None where there is none."""
+        self._connection = connection
 
-    def forms(self, first: int) -> Sequence[Finding] | None:
-        """Return what is wrong with the forms of the bundle whose first entry has this index, waiting for it; None if nobody looked.
+    def shared(self, work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
+        """Give what `work` returns of each piece, in their order. All three can be pickled.
 
-        `LogError` when the process died.
+        A piece is done here while none of the other's has come. `LogError` when the other process died. Whoever does not take all leaves the
+        other with work that nobody asks for: end it.
         """
-        while self._receiver is not None and self._report is None and first not in self._told:
-            self._receive(self._receiver)
-        return self._told.pop(first, None)
+        return map(work, pieces) if self._connection is None else self._shared(self._connection, work, pieces)
 
-    def report(self) -> TreeReport:
-        """Return what the tree comes to, waiting for it. `LogError` when the process died."""
-        if self._receiver is None:
-            return check_tree(self._path, self._size)
-        while self._report is None:
-            self._receive(self._receiver)
-        return self._report
+    def _shared(
+        self, connection: Connection, work: Callable[[Piece], Result], pieces: Iterable[Piece]
+    ) -> Iterator[Result]:
+        left = enumerate(pieces)
+        given: deque[int] = deque()
+        done: dict[int, Result] = {}
+        for wanted in count():
+            while wanted not in done:
+                for number, piece in islice(left, AHEAD - len(given)):
+                    self._send(connection, (work, piece))
+                    given.append(number)
+                mine = None if given and connection.poll() else next(left, None)
+                if mine is not None:
+                    done[mine[0]] = work(mine[1])
+                elif given:
+                    done[given.popleft()] = self._receive(connection)
+                else:
+                    return
+            yield done.pop(wanted)
 
-    def _receive(self, receiver: Connection) -> None:
+    def _send(self, connection: Connection, piece: tuple[Callable[[Any], object], object]) -> None:
         try:
-            told = receiver.recv()
+            connection.send(piece)
+        except OSError as error:
+            raise LogError(_DIED) from error
+
+    def _receive(self, connection: Connection) -> Any:
+        try:
+            return connection.recv()
         except (EOFError, OSError) as error:
-            raise LogError("the process that verifies the tree died, and nothing was verified: run it again") from error
-        if isinstance(told, TreeReport):
-            self._report = told
-        else:
-            self._told.update(told)
+            raise LogError(_DIED) from error
+
+
+_DIED = "a process of the verification died, and nothing was verified: run it again"
 
 
 @contextmanager
-def verified_tree(path: Path, size: int) -> Iterator[Tree]:
-    """Begin to verify the tree of a log in a directory; the process ends with the block."""
+def helper(size: int) -> Iterator[Helper]:
+    """Start a process for a log of so many entries, or none for a small one; it ends with the block."""
     if size <= SMALL:
-        yield Tree(path, size, None)
+        yield Helper(None)
         return
     from multiprocessing import get_context
 
     context = get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(sender, path, size), daemon=True)
+    here, there = context.Pipe()
+    process = context.Process(target=_work, args=(there,), daemon=True)
     process.start()
-    sender.close()
+    there.close()
     try:
-        yield Tree(path, size, receiver)
+        yield Helper(here)
     finally:
         process.terminate()
         process.join()
-        receiver.close()
+        here.close()
 
 
-def _work(sender: Connection, path: Path, size: int) -> None:
-    """Tell the findings of bundles, by the index of the first entry, as they come, and the report at last."""
-    found: dict[int, Sequence[Finding]] = {}
-
-    def look(first: int, entries: Sequence[bytes]) -> None:
-        found[first] = malformed(first, entries)
-        if len(found) == AT_ONCE:
-            sender.send(found)
-            found.clear()
-
-    report = check_tree(path, size, look)
-    sender.send(found)
-    sender.send(report)
+def _work(connection: Connection) -> None:
+    """Do the pieces that come, in their order."""
+    while True:
+        work, piece = connection.recv()
+        connection.send(work(piece))

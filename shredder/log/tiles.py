@@ -94,11 +94,20 @@ class Edge:
 
     def grow(self, leaves: Sequence[bytes]) -> dict[Tile, bytes]:
         """Add hashes of leaves, and return the bytes of all tiles (not bundles) that are new, as `new_tiles` names them."""
+        return self._grow(0, leaves)
+
+    def grow_tiles(self, hashes: Sequence[bytes]) -> dict[Tile, bytes]:
+        """As `grow`, by the hashes of full tiles of leaves; those tiles are not returned. `ValueError` when the last tile is not full."""
+        if self.size % WIDTH:
+            raise ValueError(f"a tree of size {self.size} does not grow by full tiles")
+        return self._grow(1, hashes)
+
+    def _grow(self, level: int, added: Sequence[bytes]) -> dict[Tile, bytes]:
+        """Add hashes at a level, under which everything is full."""
         made: dict[Tile, bytes] = {}
-        added: Sequence[bytes] = leaves
-        level, size = 0, self.size
+        size, more = self.size, len(added) << (WIDTH_BITS * level)
         while added:
-            if level == len(self.rows):
+            while level >= len(self.rows):
                 self.rows.append([])
             row = [*self.rows[level], *added]
             first = (size >> (WIDTH_BITS * level)) // WIDTH
@@ -112,7 +121,7 @@ class Edge:
             if rest:
                 made[Tile(level, first + full, rest)] = b"".join(self.rows[level])
             added, level = above, level + 1
-        self.size += len(leaves)
+        self.size += more
         return made
 
 
@@ -134,12 +143,15 @@ def decode_bundle(data: bytes) -> list[bytes]:
     """Return a bundle's entries. `VerificationError` when it ends within one."""
     entries = []
     position, end = 0, len(data)
-    while position < end:
-        start = position + 2
-        position = start + int.from_bytes(data[start - 2 : start], "big")
-        if start > end or position > end:
-            raise VerificationError("an entry bundle ends within an entry")
-        entries.append(data[start:position])
+    try:
+        while position < end:
+            start = position + 2
+            position = start + (data[start - 2] << 8) + data[start - 1]
+            entries.append(data[start:position])
+    except IndexError:
+        position = end + 1
+    if position > end:
+        raise VerificationError("an entry bundle ends within an entry")
     return entries
 
 

@@ -7,10 +7,11 @@ import json
 import pytest
 
 from keyvault.errors import InvalidInputError, VerificationError
-from keyvault.events import canonical
+from keyvault.events import b64, canonical
 from keyvault.identity import commit
 from shredder.audit import population
-from shredder.audit.population import AccountMonth, parse_population, read_billing, reconcile
+from shredder.audit.columns import texts_of
+from shredder.audit.population import AccountMonth, listed_in, parse_population, read_billing, reconcile
 
 ACCOUNTS = ("acct-001", "acct-002", "acct-003")
 MONTHS = ("2026-09", "2026-10")
@@ -56,6 +57,7 @@ def test_a_line_is_canonical_json() -> None:
 def test_any_other_file_is_refused_and_its_line_named(data: bytes, message: str) -> None:
     with pytest.raises(VerificationError, match=message):
         list(parse_population([data]))
+    assert listed_in(data) is None
 
 
 def test_bits_behind_a_value_are_refused() -> None:
@@ -64,6 +66,16 @@ def test_bits_behind_a_value_are_refused() -> None:
     odd = line[: end - 1] + bytes((line[end - 1] + 1,)) + line[end:]
     with pytest.raises(VerificationError):
         list(parse_population([odd]))
+    assert listed_in(odd) is None
+
+
+def test_many_lines_are_read_at_once() -> None:
+    listed = listed_in(FILE)
+    assert listed is not None
+    periods, scopes, accounts = map(texts_of, listed)
+    assert list(zip(periods, scopes, accounts, strict=True)) == [
+        (item.period, b64(item.scope), b64(item.account)) for item in ALL
+    ]
 
 
 def test_all_is_matched() -> None:

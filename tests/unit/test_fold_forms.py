@@ -1,18 +1,20 @@
-"""Forms of entries: one spelling for each event, and the quick look at bundles of creations finds what the slow one finds."""
+"""Forms of entries: one spelling for each event, and the quick look at creations finds what the slow one finds."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 import pytest
 
 from keyvault.events import MAX_EVENT_BYTES
 from shredder.audit import reading
+from shredder.audit.creations import Creations
 from shredder.audit.finding import Finding
-from shredder.audit.fold import Fold
-from shredder.audit.reading import decode_bundle, malformed, read_bundle
-from tests.entries import START, Entries, replaced
+from shredder.audit.fold import Fold, Ledger
+from shredder.audit.reading import read_bundle
+from tests.entries import DAY, START, Entries, name32, replaced, uuid
 
 
 @pytest.fixture
@@ -24,16 +26,89 @@ def entries() -> list[bytes]:
 
 
 def codes(entries: list[bytes]) -> list[tuple[str, str]]:
-    return [(finding.where, finding.code) for finding in malformed(7, entries)]
+    return [(found.where, found.code) for found in read_bundle(7, entries) if isinstance(found, Finding)]
+
+
+def ledger(bundles: Sequence[Sequence[bytes]]) -> Ledger:
+    fold = Fold()
+    for bundle in bundles:
+        fold.add_bundle(fold.entries, bundle)
+    return fold.finish(at=START + DAY)
+
+
+def columns(ledger: Ledger) -> tuple[object, ...]:
+    """Return all that a log's scopes are."""
+    scopes = ledger.scopes
+    ids = [scopes.ids[number] for number in range(len(scopes))]
+    profiles = [(profile.kind, profile.period, profile.custody, profile.generation) for profile in scopes.profiles]
+    rings = [scopes.in_rings_before(START + minute * timedelta(minutes=1)) for minute in range(-1, 5)]
+    return [*scopes.commitments], ids, scopes.accounts, profiles, bytes(scopes.states), [*scopes.created], rings
 
 
 def test_a_bundle_of_creations_is_read_at_once(entries: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = [reading._read(index, entry) for index, entry in enumerate(entries)]
     monkeypatch.setattr(reading, "_read", None)
-    monkeypatch.setattr(reading, "_decode", None)
-    assert read_bundle(0, entries) == (slow, [])
-    assert decode_bundle(0, entries) == slow
-    assert read_bundle(0, []) == ([], [])
+    (run,) = read_bundle(0, entries)
+    assert isinstance(run, Creations)
+    assert (run.count, run.problems) == (5, [])
+    assert read_bundle(0, []) == []
+
+
+def mixed() -> Entries:
+    """Creations of all sorts, within a minute and over several, with other events between them."""
+    log = Entries()
+    log.policy()
+    for number in range(12):
+        log.created(f"s{number}", custody="dedicated" if number % 3 else "ring", account=name32(f"a{number % 2}"))
+        log.created(f"m{number}", kind="communications", period=f"2026-{number % 2 + 10}")
+        log.at += timedelta(seconds=20)
+        if number % 5 == 4:
+            log.fenced(f"s{number}", destroy=f"d{number}")
+    return log
+
+
+def test_at_once_or_one_by_one_they_come_to_the_same() -> None:
+    entries = mixed().bytes
+    together, alone = ledger([entries]), ledger([[entry] for entry in entries])
+    assert columns(together) == columns(alone)
+    assert together.findings == alone.findings == []
+    assert (together.created, together.live) == (24, 22)
+
+
+WRONG: dict[str, Callable[[Entries], object]] = {
+    "created before": lambda log: log.events[5].update(scope=log.events[1]["scope"]),
+    "created twice in a row": lambda log: log.events[2].update(scope=log.events[1]["scope"]),
+    "all created before": lambda log: log.events.extend(
+        [{**event, "id": uuid(f"again {event['id']}")} for event in log.events[1:4]]
+    ),
+    "the id of another": lambda log: log.events[5].update(scope_id=log.events[1]["scope_id"]),
+    "an event twice": lambda log: log.events[5].update(id=log.events[1]["id"]),
+    "due before it was created": lambda log: log.created(
+        "old", kind="communications", period="2020-01", due_at="2022-03-01T00:00:00.000000Z"
+    ),
+    "another due date": lambda log: log.events[2].update(due_at=None),
+    "a year's step back": lambda log: log.events[5].update(at="2025-11-24T12:00:00.000000Z"),
+    "malformed among others": lambda log: log.events[2].update(scope="short"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_among_many_is_what_is_wrong_alone(wrong: str) -> None:
+    log = mixed()
+    WRONG[wrong](log)
+    together, alone = ledger([log.bytes]), ledger([[entry] for entry in log.bytes])
+    assert sorted(map(str, together.findings)) == sorted(map(str, alone.findings)) != []
+    assert columns(together)[:-1] == columns(alone)[:-1]
+
+
+def test_writers_whose_clocks_differ_a_little_are_one_run() -> None:
+    log = Entries()
+    for number in range(6):
+        log.at += timedelta(seconds=90) * (-1) ** number
+        log.created(f"s{number}")
+    assert [type(item) for item in read_bundle(0, log.bytes)] == [Creations]
+    together, alone = ledger([log.bytes]), ledger([[entry] for entry in log.bytes])
+    assert columns(together) == columns(alone)
+    assert together.findings == alone.findings == []
 
 
 SPELLINGS: dict[str, Callable[[bytes], bytes]] = {
@@ -55,6 +130,7 @@ SPELLINGS: dict[str, Callable[[bytes], bytes]] = {
     "no object": lambda _entry: b"[]",
     "half": lambda entry: entry[:200],
     "not UTF-8": lambda entry: entry.replace(b"ring:1:abc", b"ring:1:\xff\xfe"),
+    "a character that is not printed": lambda entry: entry.replace(b"ring:1:abc", b"ring:1:\x7f"),
     "other letters": lambda entry: entry.replace(b"ring:1:abc", "ring:1:é".encode()),
     "spare bits": lambda entry: entry.replace(json.loads(entry)["scope"].encode(), b"A" * 42 + b"B"),
     "too short": lambda entry: replaced(entry, scope="A" * 42),
@@ -106,21 +182,15 @@ def test_other_types_are_looked_at_one_by_one() -> None:
     assert codes([log.bytes[1].replace(b"destroy.fenced", b"destroy.fence\xff")]) == [("entry 7", "malformed")]
 
 
-def test_what_another_process_found_is_taken_over(entries: list[bytes]) -> None:
-    bundle = [entries[0], b"{}", entries[2]]
-    fold = Fold()
-    fold.add_bundle(0, bundle, malformed(0, bundle))
-    ledger = fold.finish(at=START)
-    assert [(found.where, found.code) for found in ledger.findings] == [("entry 1", "malformed")]
-    assert (ledger.entries, ledger.created) == (3, 2)
-
-
-def test_what_nobody_has_looked_at_is_not_taken_over() -> None:
-    with pytest.raises(ValueError, match="never looked at"):
-        Fold().add_bundle(0, [b"{}"], [])
+def test_what_is_malformed_is_left_out() -> None:
+    log = mixed().bytes
+    found = ledger([[*log[:2], b"{}", *log[3:]]])
+    assert ("entry 2", "malformed") in {(finding.where, finding.code) for finding in found.findings}
+    assert (found.entries, found.created) == (len(log), 23)
 
 
 def test_a_finding_is_one_line() -> None:
     assert str(Finding("overdue", "entry 3", "scope X is live")) == "entry 3: overdue: scope X is live"
-    (finding,) = malformed(0, [b"{\n" * MAX_EVENT_BYTES])
+    (finding,) = read_bundle(0, [b"{\n" * MAX_EVENT_BYTES])
+    assert isinstance(finding, Finding)
     assert len(str(finding).splitlines()) == 1
