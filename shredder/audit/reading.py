@@ -23,7 +23,18 @@ _decode_list: Final = msgspec.json.Decoder(list[ScopeCreated]).decode
 _HEAD: Final = b'{"account":'
 """How the canonical spelling of `scope.created` begins, and nothing within it: its names are in order, and none of its values has parts."""
 INSTANTS: Final = frozenset(
-    ["at", "due_by", "fenced_at", "horizon", "lease_bound", "not_before", "opened_at", "closed_at", "destroyed_at"]
+    [
+        "at",
+        "due_by",
+        "fenced_at",
+        "horizon",
+        "lease_bound",
+        "not_before",
+        "opened_at",
+        "closed_at",
+        "destroyed_at",
+        "expires_at",
+    ]
 )
 _TYPE: Final = b'"type":"'
 
