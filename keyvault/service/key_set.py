@@ -82,8 +82,13 @@ def parse_key_set(data: bytes) -> dict[str, Jwk]:
         raise Unavailable("what the identity provider has is no JWKS") from error
 
 
-def _is_usable(key: Jwk) -> bool:
-    return isinstance(key.get("kid"), str) and key.get("use", "sig") == "sig" and key.get("kty") in {"RSA", "EC", "OKP"}
+def _is_usable(key: object) -> bool:
+    return (
+        isinstance(key, dict)
+        and isinstance(key.get("kid"), str)
+        and key.get("use", "sig") == "sig"
+        and key.get("kty") in {"RSA", "EC", "OKP"}
+    )
 
 
 def loader(settings: OidcSettings) -> Callable[[], bytes]:
