@@ -9,7 +9,6 @@ import hashlib
 import hmac
 import re
 import secrets
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -52,9 +51,8 @@ class NewToken(NamedTuple):
         return f"NewToken(id={self.id.hex()})"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Presented:
-    """A token that somebody presents, in its parts."""
+class Presented(NamedTuple):
+    """A token that somebody presents, in its parts. A tuple, because one is made for every call."""
 
     id: bytes
     secret_hash: bytes
