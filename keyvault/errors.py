@@ -146,6 +146,10 @@ class TokenRefusedError(ServiceError):
     """The token is unknown, expired or revoked; `keyvault token issue` makes another."""
 
 
+class UnknownTokenError(ServiceError):
+    """No token has this id."""
+
+
 class NotPermittedError(ServiceError):
     """The token's role, or what it is limited to, does not allow this."""
 

@@ -60,6 +60,8 @@ class EventType(StrEnum):
     REQUEST_APPROVED = "request.approved"
     REQUEST_CANCELLED = "request.cancelled"
     INVENTORY_ATTESTED = "inventory.attested"
+    TOKEN_ISSUED = "token.issued"  # noqa: S105 - what happened, not a token
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105 - as above
 
 
 class Event(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -42,18 +42,20 @@ class Person:
     policies: frozenset[str] | None = None
 
 
-def identify(settings: Settings, duty: Duty, environment: Mapping[str, str] = os.environ) -> Person:
-    """Return who this is, and make sure that the person may do `duty`.
+def identify(
+    settings: Settings, duty: Duty, environment: Mapping[str, str] = os.environ, *, others: Collection[Duty] = ()
+) -> Person:
+    """Return who this is, and make sure that the person may do `duty`, or one of `others` that do as well.
 
     Raises `PermissionDeniedError` for a person that Vault does not know, or that lacks the policy PREFIX-ROLE; `Unavailable`.
     """
     if settings.vault is None:
         return system_user(os.getuid())
     person = _vault_person(settings.vault, _token(environment))
-    policy = f"{settings.vault.prefix}-{duty}"
-    if policy not in (person.policies or ()):
+    policies = [f"{settings.vault.prefix}-{enough}" for enough in (duty, *others)]
+    if not person.policies or person.policies.isdisjoint(policies):
         raise PermissionDeniedError(
-            f"the token's owner lacks the Vault policy {policy}: have an administrator give it to the person, or log in as somebody who has it"
+            f"the token's owner lacks the Vault policy {' or '.join(policies)}: have an administrator give it to the person, or log in as somebody who has it"
         )
     return person
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from keyvault.errors import ConfigurationError, HomeNotFoundError
+from keyvault.oidc_settings import OidcSettings
 from keyvault.ring_sizes import DEFAULT_CAPACITY, MAX_CAPACITY
 from keyvault.transit.vault_settings import VaultSettings
 
@@ -67,6 +68,7 @@ class Settings:
     approvals: int = 0
     vault: VaultSettings | None = field(default=None)
     notices: NoticeSettings | None = field(default=None)
+    oidc: OidcSettings | None = field(default=None)
 
     def __post_init__(self) -> None:
         """Raise `ConfigurationError` when settings contradict each other."""
@@ -116,6 +118,11 @@ def load_settings(home: Path, environment: Mapping[str, str] = os.environ) -> Se
         if not isinstance(notices, dict):
             raise ConfigurationError(f"{path}: notices must be a table")
         table["notices"] = _build(NoticeSettings, notices, f"{path} [notices]")
+    oidc = table.pop("oidc", None)
+    if oidc is not None:
+        if not isinstance(oidc, dict):
+            raise ConfigurationError(f"{path}: oidc must be a table")
+        table["oidc"] = _build(OidcSettings, oidc, f"{path} [oidc]")
     settings: Settings = _build(Settings, table | _from_environment(ENVIRONMENT, environment), str(path))
     return settings
 
@@ -127,6 +134,8 @@ def write_settings(home: Path, settings: Settings) -> None:
         lines += ["", "[vault]", *_lines(asdict(settings.vault))]
     if settings.notices is not None:
         lines += ["", "[notices]", *_lines(asdict(settings.notices))]
+    if settings.oidc is not None:
+        lines += ["", "[oidc]", *_lines(asdict(settings.oidc))]
     write_private(home / FILE_NAME, "\n".join(lines) + "\n")
 
 
@@ -182,8 +191,8 @@ def _fits(value: object, annotation: str) -> bool:
         return isinstance(value, str)
     if annotation.startswith("list"):
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    if annotation.startswith(("VaultSettings", "NoticeSettings")):
-        return isinstance(value, VaultSettings | NoticeSettings)
+    if annotation.startswith(("VaultSettings", "NoticeSettings", "OidcSettings")):
+        return isinstance(value, VaultSettings | NoticeSettings | OidcSettings)
     if annotation == "int":
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,16 +9,18 @@ import hashlib
 import hmac
 import re
 import secrets
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from keyvault.errors import TokenRefusedError
 from keyvault.store.tokens import TokenRow
 
+TOKEN_ID_BYTES: Final = 16
 _FORM = re.compile(r"kv1_([0-9a-f]{32})_([0-9a-f]{64})")
 _REFUSED = "the token is unknown, expired or revoked: `keyvault token issue` makes another"
+_NO_HASH = secrets.token_bytes(32)
+"""What a token that does not exist is compared with, so that it takes the path of one that does."""
 
 
 class Role(StrEnum):
@@ -28,6 +30,14 @@ class Role(StrEnum):
     PLATFORM = "platform"
     REQUESTER = "requester"
     AUDITOR = "auditor"
+
+
+LIMITABLE: Final = frozenset({Role.ISSUER})
+"""Roles whose calls look at a token's limits. Of the others no limited token is issued or taken: nothing would hold it to them."""
+
+CALLS_PER_SECOND: Final = {Role.ISSUER: 10_000, Role.PLATFORM: 2_000, Role.REQUESTER: 2_000, Role.AUDITOR: 2_000}
+"""Calls that a token may make, of each worker, where it says nothing of its own: more than a healthy client needs, less than would starve
+the others for long. A call has up to 10,000 items, so that who needs more has batches."""
 
 
 class NewToken(NamedTuple):
@@ -41,9 +51,8 @@ class NewToken(NamedTuple):
         return f"NewToken(id={self.id.hex()})"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Presented:
-    """A token that somebody presents, in its parts."""
+class Presented(NamedTuple):
+    """A token that somebody presents, in its parts. A tuple, because one is made for every call."""
 
     id: bytes
     secret_hash: bytes
@@ -51,7 +60,7 @@ class Presented:
 
 def new_token() -> NewToken:
     """Make a token."""
-    identity, secret = secrets.token_bytes(16), secrets.token_bytes(32)
+    identity, secret = secrets.token_bytes(TOKEN_ID_BYTES), secrets.token_bytes(32)
     return NewToken(f"kv1_{identity.hex()}_{secret.hex()}", identity, _hash(secret))
 
 
@@ -63,9 +72,15 @@ def parse_token(text: str) -> Presented:
     return Presented(id=bytes.fromhex(match[1]), secret_hash=_hash(bytes.fromhex(match[2])))
 
 
+def is_holder(presented: Presented, row: TokenRow | None) -> bool:
+    """Whether the secret is that of the token in `row`, in a time that does not depend on where they differ, or whether there is one."""
+    same = hmac.compare_digest(presented.secret_hash, _NO_HASH if row is None else row.secret_hash)
+    return same and row is not None
+
+
 def check_token(presented: Presented, row: TokenRow | None, now: datetime) -> TokenRow:
     """Return the token's row if it is the one presented and in force; `TokenRefusedError` otherwise, whatever the reason."""
-    if row is None or not hmac.compare_digest(presented.secret_hash, row.secret_hash):
+    if not is_holder(presented, row) or row is None:
         raise TokenRefusedError(_REFUSED)
     if row.revoked_at is not None or row.expires_at <= now:
         raise TokenRefusedError(_REFUSED)

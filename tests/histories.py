@@ -29,6 +29,7 @@ from tests.docs.documents import ROOT
 from tests.facts import report
 from tests.homes import TestHome, embedded_home
 from tests.sweeping import SimulatedManualClock, told_the_time
+from tests.token_histories import give_tokens
 
 START = datetime(2026, 11, 24, 12, tzinfo=UTC)
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
@@ -49,6 +50,7 @@ def make_history(directory: Path, patch: pytest.MonkeyPatch) -> list[bytes]:
     with home.opened() as opened:
         _destroy(opened, patch, clock)
         _ask(opened, clock)
+        give_tokens(opened, ADA, GRACE)
         _report(opened, clock)
         _sweep(opened, home, clock)
         return [body for _, body in opened.database.read(outbox.bodies)]

@@ -36,6 +36,7 @@ from shredder.requests import Requests, RequestView
 from shredder.submission import Submission
 from tests.facts import report
 from tests.homes import TestHome
+from tests.token_histories import give_tokens
 
 NOW = datetime.now(UTC)
 PERIOD = f"{NOW:%Y-%m}"
@@ -77,6 +78,7 @@ def live_through(on_disk: TestHome) -> History:
         _facts(home, maker)
         _requests(home, maker, history)
         _change_policy(home)
+        give_tokens(home, ADA, GRACE)
         _pending(home)
         home.log.settle()
     return history

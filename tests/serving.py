@@ -11,13 +11,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
+from keyvault.home import open_home
+from keyvault.persons import Person
+from keyvault.token_desk import TokenDesk
+from keyvault.tokens import Role, parse_token
+
 START_SECONDS = 60
+TESTER = Person(identity="tester", display="tester")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +45,24 @@ def keyvault(home: Path, *args: str, **environment: str) -> dict[str, Any]:
     return answer
 
 
-def issue_token(home: Path, role: str = "issuer", *options: str) -> str:
-    """Return a new token, made by way of the store, as `keyvault token issue` does."""
-    token: str = keyvault(home, "token", "issue", "--role", role, *options, "test")["token"]
-    return token
+def issue_token(home: Path, role: str = "issuer", *, issued_by: Person = TESTER, **limits: tuple[str, ...]) -> str:
+    """Return a new token, as `keyvault token issue` makes it of a person whom nobody asks for a login.
+
+    `limits`: accounts, kinds, purposes.
+    """
+    with closing(open_home(home, role="issuer")) as opened:
+        desk = TokenDesk(opened)
+        none: dict[str, tuple[str, ...]] = {"accounts": (), "kinds": (), "purposes": ()}
+        limited = desk.limits(**{**none, **limits})
+        until = opened.clock.now() + timedelta(days=1)
+        made, _ = desk.issue("test", Role(role), issued_by, expires_at=until, limits=limited)
+    return made.text
+
+
+def revoke_token(home: Path, token: str) -> None:
+    """Revoke a token, as `keyvault token revoke` does."""
+    with closing(open_home(home, role="issuer")) as opened:
+        TokenDesk(opened).revoke(parse_token(token).id, TESTER)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,24 +17,26 @@ from keyvault.service import wire
 from keyvault.service.access import Access, Caller
 from keyvault.service.calls import Call
 from keyvault.service.keys import KeyCalls
+from keyvault.service.limited import LimitedCalls
 from keyvault.tokens import Role
 from keyvault.vault import KeyVault
 
 
-def key_calls(vault: KeyVault) -> list[Call]:
-    """Return the calls of the storage layer."""
+def key_calls(vault: KeyVault, limited: LimitedCalls) -> list[Call]:
+    """Return the calls of the storage layer; `limited` holds tokens to their limits."""
     calls = KeyCalls(vault)
+    call = partial(_limited, limited)
     return [
-        _call("/v1/scopes/ensure", wire.EnsureScopes, wire.ScopeAnswers, calls.ensure_scopes),
-        _call("/v1/scopes/describe", wire.ScopeNames, wire.ScopeAnswers, calls.describe_scopes),
-        _call("/v1/scopes/suspend", wire.ScopeNames, wire.ScopeAnswers, calls.suspend_scopes),
-        _call("/v1/scopes/resume", wire.ScopeNames, wire.ScopeAnswers, calls.resume_scopes),
-        _call("/v1/records/suspend", wire.RecordNames, wire.RecordAnswers, calls.suspend_records),
-        _call("/v1/records/resume", wire.RecordNames, wire.RecordAnswers, calls.resume_records),
-        _call("/v1/keys/generate", wire.GenerateKeys, wire.KeyAnswers, calls.generate_keys),
-        _call("/v1/keys/wrap", wire.WrapKeys, wire.KeyAnswers, calls.wrap_keys),
-        _call("/v1/keys/unwrap", wire.UnwrapKeys, wire.KeyAnswers, calls.unwrap_keys),
-        _call("/v1/keys/rewrap", wire.RewrapKeys, wire.KeyAnswers, calls.rewrap_keys),
+        call("/v1/scopes/ensure", wire.EnsureScopes, wire.ScopeAnswers, calls.ensure_scopes),
+        call("/v1/scopes/describe", wire.ScopeNames, wire.ScopeAnswers, calls.describe_scopes),
+        call("/v1/scopes/suspend", wire.ScopeNames, wire.ScopeAnswers, calls.suspend_scopes),
+        call("/v1/scopes/resume", wire.ScopeNames, wire.ScopeAnswers, calls.resume_scopes),
+        call("/v1/records/suspend", wire.RecordNames, wire.RecordAnswers, calls.suspend_records),
+        call("/v1/records/resume", wire.RecordNames, wire.RecordAnswers, calls.resume_records),
+        call("/v1/keys/generate", wire.GenerateKeys, wire.KeyAnswers, calls.generate_keys),
+        call("/v1/keys/wrap", wire.WrapKeys, wire.KeyAnswers, calls.wrap_keys),
+        call("/v1/keys/unwrap", wire.UnwrapKeys, wire.KeyAnswers, calls.unwrap_keys),
+        call("/v1/keys/rewrap", wire.RewrapKeys, wire.KeyAnswers, calls.rewrap_keys),
     ]
 
 
@@ -54,10 +57,14 @@ def make_app(access: Access, calls: Sequence[Call], close: Callable[[], None]) -
     return Starlette(routes=[*routes, Route("/healthz", healthz)], lifespan=lifespan)
 
 
-def _call(
-    path: str, asked: type[msgspec.Struct], answered: type[msgspec.Struct], work: Callable[[Any], msgspec.Struct]
+def _limited(
+    limited: LimitedCalls,
+    path: str,
+    asked: type[msgspec.Struct],
+    answered: type[msgspec.Struct],
+    work: Callable[[Any], msgspec.Struct],
 ) -> Call:
-    def called(_caller: Caller, body: Any) -> msgspec.Struct:
-        return work(body)
+    def called(caller: Caller, body: Any) -> msgspec.Struct:
+        return limited.answer(caller, body, work)
 
     return Call(path=path, role=Role.ISSUER, asked=asked, answered=answered, work=called)

@@ -36,7 +36,9 @@ from keyvault.store.tables import (
     scopes,
     subjects,
     system,
+    tokens,
 )
+from keyvault.store.tokens import TokenRow
 from keyvault.subjects import AccountStatus, SubjectKind
 from keyvault.wrapped import CustodyCode
 
@@ -228,6 +230,12 @@ def requests_by_id(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, 
         for row in connection.execute(sa.select(requests).where(condition)):
             found[row.id] = RequestRow(**row._mapping)  # noqa: SLF001 - the documented way to a row's mapping
     return found
+
+
+def write_tokens(connection: Connection, *, added: Sequence[TokenRow], changed: Sequence[TokenRow]) -> None:
+    """Write tokens."""
+    _update(connection, tokens, [asdict(row) for row in changed], ("id",))
+    _insert(connection, tokens, [asdict(row) for row in added])
 
 
 # --- the end ------------------------------------------------------------------------------------------------------------

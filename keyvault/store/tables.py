@@ -342,6 +342,7 @@ tokens = Table(
     Column("secret_hash", LargeBinary(32), nullable=False),
     Column("owner", LargeBinary(32), nullable=False),
     Column("limits", Text, nullable=True),
+    Column("rate", Integer, nullable=True),
     Column("created_at", UTCDateTime, nullable=False),
     Column("expires_at", UTCDateTime, nullable=False),
     Column("revoked_at", UTCDateTime, nullable=True),

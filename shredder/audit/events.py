@@ -320,6 +320,30 @@ class RingChanged(_Event):
     ring: Bytes16
 
 
+class TokenIssued(_Event):
+    """`token.issued`."""
+
+    type: Literal["token.issued"]
+    accounts: Number | None
+    content: Sealed
+    expires_at: Instant
+    kinds: Annotated[list[KindName], Meta(min_length=1)] | None
+    limits: Bytes32 | None
+    owner: Bytes32
+    purposes: Number | None
+    rate: Number | None
+    role: Literal["issuer", "platform", "requester", "auditor"]
+    token: Bytes16
+
+
+class TokenRevoked(_Event):
+    """`token.revoked`."""
+
+    type: Literal["token.revoked"]
+    revoked_by: Bytes32
+    token: Bytes16
+
+
 class KeyCounts(_Struct):
     """Keys that the engine lists, by what their names say."""
 
@@ -376,6 +400,8 @@ Event: TypeAlias = Union[  # noqa: UP007 - `|` of twenty names reads no better
     RequestCancelled,
     RingChanged,
     InventoryAttested,
+    TokenIssued,
+    TokenRevoked,
 ]
 
 

@@ -29,6 +29,7 @@ from shredder.audit.forms import CLOCK_STEP, moment
 from shredder.audit.inventory import Attested, Inventory
 from shredder.audit.reading import Read, entries_of, read_bundle
 from shredder.audit.scopes import Scopes, State
+from shredder.audit.tokens import Tokens
 
 GRACE: Final = timedelta(days=2)
 """How long what is due may be live: a sweep runs once a day."""
@@ -43,6 +44,8 @@ BUILTIN_ONLY: Final = frozenset(
         "destroy.failed",
         "unused_keys.deleted",
         "ring.changed",
+        "token.issued",
+        "token.revoked",
     ]
 )
 """Types that rest on no rule of the home's policy; those of creations are looked at with their forms."""
@@ -126,6 +129,7 @@ class Fold:
         self._causes = Causes(self._findings, self._scopes, self._policies, self._due)
         self._destructions = Destructions(self._findings, self._scopes, self._causes)
         self._inventory = Inventory(self._findings, self._scopes)
+        self._tokens = Tokens(self._findings)
         self._takers = self._taken_by()
 
     def _taken_by(self) -> Mapping[type[Event], Callable[[Any], None]]:
@@ -150,6 +154,8 @@ class Fold:
             events.RequestCancelled: self._causes.cancel,
             events.RingChanged: self._inventory.change,
             events.InventoryAttested: self._inventory.attest,
+            events.TokenIssued: self._tokens.issue,
+            events.TokenRevoked: self._tokens.revoke,
         }
 
     @property

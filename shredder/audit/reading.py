@@ -29,7 +29,18 @@ _encode_list: Final = msgspec.json.Encoder().encode
 _CREATED: Final = b'"type":"scope.created","v":1}'
 """How the canonical spelling of `scope.created` ends, and nothing within it: there a quotation mark would have a backslash before it."""
 INSTANTS: Final = frozenset(
-    ["at", "due_by", "fenced_at", "horizon", "lease_bound", "not_before", "opened_at", "closed_at", "destroyed_at"]
+    [
+        "at",
+        "due_by",
+        "fenced_at",
+        "horizon",
+        "lease_bound",
+        "not_before",
+        "opened_at",
+        "closed_at",
+        "destroyed_at",
+        "expires_at",
+    ]
 )
 _TYPE: Final = b'"type":"'
 _DELETE: Final = b"\x7f"

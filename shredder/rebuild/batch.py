@@ -13,14 +13,16 @@ from keyvault.store import destructions, fenced_records, rebuilding
 from keyvault.store import facts as fact_store
 from keyvault.store import rings as ring_store
 from keyvault.store import scopes as scope_store
+from keyvault.store import tokens as token_store
 from keyvault.system_keys import SystemKeys
-from shredder.rebuild import facts, requests, rings, scopes
+from shredder.rebuild import facts, requests, rings, scopes, tokens
 from shredder.rebuild.entries import Entry, read_entry
 from shredder.rebuild.facts import FactTables
 from shredder.rebuild.gaps import Gaps
 from shredder.rebuild.requests import RequestTables
 from shredder.rebuild.rings import RingTables
 from shredder.rebuild.scopes import ScopeTables
+from shredder.rebuild.tokens import TokenTables
 
 BATCH_BYTES = 2_000_000
 """Of entries that are applied together; a destruction names a scope in 46 of them, so that some 45,000 rows are in memory."""
@@ -56,9 +58,10 @@ def apply_batch(connection: Connection, *, entries: Sequence[Entry], keys: Syste
     scope_tables = _scopes(connection, entries, keys, done.gaps)
     ring_tables = RingTables(ring_store.by_id(connection, rings.references(entries)), incarnation=incarnation)
     request_tables = RequestTables(keys, done.gaps, rebuilding.requests_by_id(connection, requests.references(entries)))
+    token_tables = TokenTables(keys, token_store.by_ids(connection, tokens.references(entries)))
     fact_tables = FactTables(fact_store.of_subjects(connection, facts.references(entries)))
     for entry in entries:
-        for tables in (ring_tables, scope_tables, request_tables, fact_tables):
+        for tables in (ring_tables, scope_tables, request_tables, fact_tables, token_tables):
             tables.apply(entry)
         if entry.type == EventType.POLICY_CHANGED:
             done.policies.append(entry)
@@ -68,6 +71,7 @@ def apply_batch(connection: Connection, *, entries: Sequence[Entry], keys: Syste
     _write_scopes(connection, scope_tables)
     _write_requests(connection, request_tables)
     _write_facts(connection, fact_tables.settle())
+    rebuilding.write_tokens(connection, added=token_tables.tokens.added, changed=token_tables.tokens.changed)
     return done
 
 

@@ -7,7 +7,7 @@ import re
 from tests.docs.documents import ROOT
 
 PAGE = ROOT / "docs" / "completeness.md"
-MODULES = ("scopes", "due", "causes", "destructions", "inventory", "reading", "fold")
+MODULES = ("scopes", "due", "causes", "destructions", "inventory", "tokens", "reading", "fold")
 CODE = re.compile(r'(?:_findings\.add|Finding)\(\s*"([a-z-]+)"')
 
 

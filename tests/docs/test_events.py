@@ -30,6 +30,7 @@ from shredder.submission import Submission
 from tests.docs.documents import ROOT, Block, blocks
 from tests.facts import report
 from tests.homes import embedded_home
+from tests.token_histories import give_tokens
 
 PAGE = ROOT / "docs" / "events.md"
 POLICY = ROOT / "shredder" / POLICY_FILE
@@ -75,7 +76,9 @@ def emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[d
         )
         policy = home_policy(opened)
         execute(opened, policy, ask(Requests(opened, policy)))
-        attest(opened, opened.engine, Person(identity="ada", display="ada"))
+        ada = Person(identity="ada", display="ada")
+        attest(opened, opened.engine, ada)
+        give_tokens(opened, ada, ada)
         bodies = opened.database.read(outbox.bodies)
     events: dict[str, list[dict[str, Any]]] = {}
     for _, body in bodies:

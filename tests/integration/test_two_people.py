@@ -14,6 +14,7 @@ from keyvault.errors import PermissionDeniedError
 from keyvault.persons import Duty, identify
 from keyvault.results import values_of
 from keyvault.settings import load_settings
+from keyvault.store import tokens
 from tests.cli.conftest import Result
 from tests.homes import TestHome, vault_home
 from tests.servers import VaultServer
@@ -146,3 +147,22 @@ def test_who_vault_does_not_know_is_nobody(people: People, real: TestHome, vault
     found = identify(settings, Duty.APPROVE, {"HOME": str(real.path)})
     assert found.display == f"{people.mount}-ada"
     assert found.identity == identify(settings, Duty.APPROVE, {"VAULT_TOKEN": people.login("ada")}).identity
+
+
+def test_an_approver_issues_tokens_and_whoever_has_a_duty_revokes_them(
+    people: People, by: Callable[..., Result], real: TestHome
+) -> None:
+    ada, grace, eve = people.add("ada", "requester"), people.add("grace", "approver"), people.add("eve")
+    issue = ("token", "issue", "--role", "issuer", "--account", "acct-001", "importer", "--json")
+    refused = by(ada, *issue)
+    assert (refused.code, f"{people.prefix}-approver" in refused.err) == (1, True)
+    made = by(grace, *issue)
+    assert (made.code, made.json["accounts"]) == (0, 1)
+    with real.opened("issuer") as home:
+        (row,) = home.database.read(tokens.every)
+        identity = identify(home.settings, Duty.APPROVE, {"VAULT_TOKEN": grace}).identity
+        assert row.owner == home.keys.pseudonym_of("person", identity)
+    revoke = ("token", "revoke", made.json["id"])
+    assert by(eve, *revoke).code == 1
+    assert by(ada, *revoke).code == 0
+    assert by(ada, "token", "list", "--json").json["tokens"][0]["revoked_at"] is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from keyvault.results import values_of
 from keyvault.states import KeyState
 from keyvault.values import KeyRequest, RewrapRequest, UnwrapRequest, WrapRequest
 from tests.homes import TestHome, in_ring_custody
-from tests.serving import issue_token, keyvault, served
+from tests.serving import issue_token, revoke_token, served
 
 ADA, BOB = "consumer/acct-1/ada", "consumer/acct-1/bob"
 MONTH = "communications/acct-1/2026-10"
@@ -67,7 +68,7 @@ def test_a_token_is_needed_and_stops_when_it_is_revoked(home: TestHome, tmp_path
             vault.describe([ADA])
         with connect(service.url, token=token) as vault:
             assert isinstance(vault.describe([ADA])[0], UnknownScopeError)
-            (listed,) = [one for one in keyvault(home.path, "token", "list")["tokens"] if one["role"] == "issuer"]
-            keyvault(home.path, "token", "revoke", listed["id"])
+            revoke_token(home.path, token)
+            time.sleep(1)
             with pytest.raises(TokenRefusedError):
                 vault.describe([ADA])

@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("secret_hash", sa.LargeBinary(32), nullable=False),
         sa.Column("owner", sa.LargeBinary(32), nullable=False),
         sa.Column("limits", sa.Text(), nullable=True),
+        sa.Column("rate", sa.Integer(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
