@@ -7,16 +7,29 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
-from keyvault.home import open_home
+from keyvault.home import Home, open_home
 from keyvault.service.access import Access
 from keyvault.service.app import key_calls, make_app
+from keyvault.service.operations import Served
 from keyvault.vault import KeyVault
+from shredder.serving.facts import fact_calls
+from shredder.serving.log_files import LogFiles
+from shredder.serving.requests import request_calls
 
 HOME_VARIABLE = "KEYVAULT_HOME"
 
 
 def application() -> Starlette:
-    """Open the home as the issuer, and return the application over it. Raises as `open_home`."""
+    """Open the home as the issuer, and return the application over it. Raises as `open_home`.
+
+    The issuer's rights are enough for all of it: facts and requests are rows and events of the database, and what they destroy is
+    destroyed by others.
+    """
     home = open_home(Path(os.environ[HOME_VARIABLE]), role="issuer")
     vault = KeyVault(home, leased=True)
-    return make_app(Access(home.database, home.clock), key_calls(vault), vault.close)
+    return make_app(Access(home.database, home.clock), every_call(home, vault), vault.close)
+
+
+def every_call(home: Home, vault: KeyVault) -> list[Served]:
+    """Return all that the service answers for a home; the most frequent first, since routes are tried in order."""
+    return [*key_calls(vault), *fact_calls(home), *request_calls(home), LogFiles(home)]
