@@ -305,16 +305,18 @@ def _print_one(app: App, policy: Policy, view: RequestView) -> int:
 
 def described(policy: Policy, view: RequestView) -> dict[str, object]:
     """Return a request as JSON has it."""
+    from shredder.answers import words_of
+
     row, radius = view.row, view.radius
-    words = _refusal(policy, view)
+    words = words_of(policy, row.refusal)
     return {
         "id": row.id.hex(),
         "state": row.state,
         "kind": row.kind,
         "from": row.requester,
         "reason": row.refusal,
-        "text": words[0],
-        "reply": words[1],
+        "text": words.text,
+        "reply": words.reply,
         "destroy_id": view.destroyed_by.hex() if view.destroyed_by else None,
         "code": row.code,
         "scopes": radius.scopes,
@@ -331,19 +333,11 @@ def described(policy: Policy, view: RequestView) -> dict[str, object]:
     }
 
 
-def _refusal(policy: Policy, view: RequestView) -> tuple[str | None, str | None]:
-    """Return the policy's words for a refusal, and the sentence to send back."""
-    from shredder.policy import Reason
-
-    if view.row.refusal not in set(Reason):
-        return None, None
-    refusal = policy.refusals[Reason(view.row.refusal or "")]
-    return refusal.text, refusal.reply.replace("{contact}", policy.contact)
-
-
 def refusal_text(policy: Policy, view: RequestView) -> str:
     """Return the code of a refusal with the policy's words for it."""
-    return f"{view.row.refusal}: {_refusal(policy, view)[0]}"
+    from shredder.answers import words_of
+
+    return f"{view.row.refusal}: {words_of(policy, view.row.refusal).text}"
 
 
 def _is_refused(view: RequestView) -> bool:
@@ -353,7 +347,9 @@ def _is_refused(view: RequestView) -> bool:
 
 
 def _say(app: App, policy: Policy, view: RequestView) -> None:
-    text, reply = _refusal(policy, view)
+    from shredder.answers import words_of
+
+    text, reply = words_of(policy, view.row.refusal)
     app.say(f"request   {view.row.id.hex()}")
     app.say(f"state     {view.state}{f' ({view.row.refusal})' if view.row.refusal else ''}")
     app.say(f"received  {view.row.received_at.isoformat()}, to be answered by {view.row.due_by.isoformat()}")

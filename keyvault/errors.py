@@ -6,6 +6,8 @@ Errors of libraries underneath are wrapped at the boundary, with `from`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class KeyVaultError(Exception):
     """Root of every error this project raises on purpose."""
@@ -156,6 +158,37 @@ class NotPermittedError(ServiceError):
 
 class RateLimitedError(Unavailable):
     """The token asked more often than it may. Retryable."""
+
+
+class UnknownPathError(ServiceError):
+    """The service has nothing of that path; /openapi.json lists what it has."""
+
+
+class MethodNotAllowedError(ServiceError):
+    """The path takes other methods; the answer's `Allow` lists them."""
+
+
+class BodyTooLargeError(InvalidInputError):
+    """A body has more bytes than the service takes; send smaller batches."""
+
+
+class ContentTypeError(InvalidInputError):
+    """A body is called something else than JSON."""
+
+
+class BatchRefusedError(InvalidInputError):
+    """Items of a batch are malformed, and the caller wants all of it or nothing; nothing was done.
+
+    `items`: the place of each that is malformed, from 0, and what is wrong with it.
+    """
+
+    def __init__(self, message: str, items: Sequence[tuple[int, KeyVaultError]] = ()) -> None:
+        super().__init__(message)
+        self.items = tuple(items)
+
+
+class IncidentError(ServiceError):
+    """Something went wrong in the service that nobody foresaw; its log says what, under the number that the message names."""
 
 
 # --- destruction ----------------------------------------------------------------------------------------------

@@ -158,6 +158,11 @@ def read_facts(source: BinaryIO, form: FactsFormat, frame: Callable[[], Frame]) 
             yield Line(number=number, size=size, content=_content(line, fields, frame))
 
 
+def parse_line(line: bytes, frame: Frame) -> Report | InvalidInputError:
+    """Return what a line of JSON says, or why it says nothing."""
+    return _content(line if len(line) <= MAX_LINE_BYTES else None, parse_json, lambda: frame)
+
+
 def _content(
     line: bytes | None, fields: Callable[[bytes], dict[str, str]], frame: Callable[[], Frame]
 ) -> Report | InvalidInputError:

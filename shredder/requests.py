@@ -96,17 +96,21 @@ class Requests:
     # --- handing in ------------------------------------------------------------------------------------------------
 
     def submit(self, submission: Submission, person: Person, *, break_glass: bool = False) -> RequestView:
-        """Take a request, and return where it stands; the same again under the same ticket and row gets the same answer.
+        """Take a person's request. As `submit_as`."""
+        return self.submit_as(submission, self._pseudonym(person), break_glass=break_glass)
 
-        An undelete is carried out at once, since it can be taken back. Raises `InvalidInputError` when the ticket has another request in
-        that row, and what `find_submitted` raises.
+    def submit_as(self, submission: Submission, submitted_by: bytes, *, break_glass: bool = False) -> RequestView:
+        """Take a request of who is known by a person's pseudonym alone (32 bytes), and return where it stands.
+
+        The same again under the same ticket and row gets the same answer. An undelete is carried out at once, since it can be taken back.
+        Raises `InvalidInputError` when the ticket has another request in that row, and what `find_submitted` raises.
         """
         earlier = self._earlier(submission)
         if earlier is not None:
             return self._view(earlier)
         found = find_submitted(self._home, self._policy, submission)
         verdict = found.verdict(self._policy, submission.requester, submission.kind)
-        row = self._new_row(submission, person, found, verdict, break_glass=break_glass)
+        row = self._new_row(submission, submitted_by, found, verdict, break_glass=break_glass)
         receive = partial(
             self._receive, row=row, found=found, content=b64(seal_content(self._home.keys, row.id, row.content))
         )
@@ -147,7 +151,7 @@ class Requests:
         return self._home.keys.pseudonym_of("request", submission.content(ids, unknown=len(lookups) - len(ids)))
 
     def _new_row(
-        self, submission: Submission, person: Person, found: Found, verdict: Verdict, *, break_glass: bool
+        self, submission: Submission, submitted_by: bytes, found: Found, verdict: Verdict, *, break_glass: bool
     ) -> RequestRow:
         keys, now = self._home.keys, self._home.clock.now()
         request_id = secrets.token_bytes(REQUEST_ID_BYTES)
@@ -166,7 +170,7 @@ class Requests:
             digest=digest_of(request_id, submission.kind, found.items),
             received_at=now,
             due_by=now + timedelta(days=self._policy.answer_days),
-            submitted_by=keys.pseudonym_of("person", person.identity),
+            submitted_by=submitted_by,
             ended_at=None if state in OPEN else now,
             break_glass=break_glass and state is RequestState.APPROVED,
         )
@@ -219,7 +223,7 @@ class Requests:
         `UnknownRequestError`.
         """
         row, items = self._load(request_id)
-        approver = self._home.keys.pseudonym_of("person", person.identity)
+        approver = self._pseudonym(person)
         if row.state == RequestState.APPROVED and not (row.break_glass and row.approved_by is None):
             return self._view(row)
         self._check_two_people(row, approver)
@@ -322,7 +326,7 @@ class Requests:
         row, _ = self._load(request_id)
         if row.state not in UNDECIDED:
             raise RequestError(f"request {row.id.hex()} is {row.state}: it cannot be {state} any more")
-        by = self._home.keys.pseudonym_of("person", person.identity)
+        by = self._pseudonym(person)
 
         def work(connection: Connection) -> RequestRow:
             self._locked(connection, row)
@@ -342,18 +346,34 @@ class Requests:
         """Return a request. `UnknownRequestError`."""
         return self._view(self._load(request_id)[0])
 
-    def listed(self, states: Sequence[RequestState] = OPEN, *, overdue: bool = False) -> list[RequestView]:
-        """Return requests in some states and those that owe an approval, the first due in front; `overdue`: only those not answered in time."""
+    def listed(
+        self,
+        states: Sequence[RequestState] = OPEN,
+        *,
+        owed: bool = True,
+        overdue: bool = False,
+        after: bytes | None = None,
+        limit: int | None = None,
+    ) -> list[RequestView]:
+        """Return requests in some states and (`owed`) those that owe an approval, the first due in front.
 
-        def read(connection: Connection) -> dict[bytes, RequestRow]:
-            rows = [*request_store.in_states(connection, map(str, states)), *request_store.unsigned(connection)]
-            return {row.id: row for row in rows}
-
-        found = sorted(self._home.database.read(read).values(), key=lambda row: (row.due_by, row.id))
-        now = self._home.clock.now()
-        return [self._view(row) for row in found if not overdue or row.due_by <= now]
+        `overdue`: only those not answered in time. `after`: only what comes after the request of this id, and of that at most `limit`; it
+        raises `UnknownRequestError`.
+        """
+        wanted = partial(
+            request_store.page,
+            states=[str(state) for state in states],
+            owed=owed,
+            due_until=self._home.clock.now() if overdue else None,
+            after=None if after is None else self._load(after)[0],
+            limit=limit,
+        )
+        return [self._view(row) for row in self._home.database.read(wanted)]
 
     # --- within ----------------------------------------------------------------------------------------------------
+
+    def _pseudonym(self, person: Person) -> bytes:
+        return self._home.keys.pseudonym_of("person", person.identity)
 
     def _load(self, request_id: bytes) -> tuple[RequestRow, list[ItemKey]]:
         row, items = self._home.database.read(

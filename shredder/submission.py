@@ -98,8 +98,8 @@ def submission_of(fields: Mapping[str, str], row: int) -> Submission:
         raise InvalidInputError(f"the row has no {' and no '.join(missing)}")
     return Submission(
         ticket=fields["ticket"],
-        requester=_choice(Requester, fields["from"], "from"),
-        kind=_choice(RequestKind, fields["kind"], "kind"),
+        requester=choice(Requester, fields["from"], "from"),
+        kind=choice(RequestKind, fields["kind"], "kind"),
         scopes=_several(fields["scope"]),
         records=_several(fields["record"]),
         account=fields["account"] or None,
@@ -153,7 +153,8 @@ def _several(text: str) -> tuple[str, ...]:
     return tuple(part for part in text.split(SEPARATOR) if part)
 
 
-def _choice(kind: type[E], text: str, column: str) -> E:
+def choice(kind: type[E], text: str, column: str) -> E:
+    """Return one of the values of a kind by its text. `InvalidInputError` names the column, and never what stands there."""
     try:
         return kind(text)
     except ValueError:

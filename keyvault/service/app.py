@@ -1,4 +1,4 @@
-"""The service's application: the key calls, and whatever calls the layers above add."""
+"""The service's application: the key calls, and whatever the layers above add."""
 
 from __future__ import annotations
 
@@ -9,17 +9,27 @@ from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
+from keyvault.errors import MethodNotAllowedError, UnknownPathError
 from keyvault.service import wire
 from keyvault.service.access import Access, Caller
-from keyvault.service.calls import Call
+from keyvault.service.bodies import JSON
+from keyvault.service.calls import Call, refusal
+from keyvault.service.incidents import Incidents
 from keyvault.service.keys import KeyCalls
 from keyvault.service.limited import LimitedCalls
+from keyvault.service.openapi import PATH, document
+from keyvault.service.operations import Operation, Plain, Served
 from keyvault.tokens import Role
 from keyvault.vault import KeyVault
+
+NOT_FOUND = 404
+OF_ONE_SCOPE = (NOT_FOUND, 409)
+"""Statuses of calls about one scope: unknown, or in a state that forbids it."""
 
 
 def key_calls(vault: KeyVault, limited: LimitedCalls) -> list[Call]:
@@ -31,8 +41,8 @@ def key_calls(vault: KeyVault, limited: LimitedCalls) -> list[Call]:
         call("/v1/scopes/describe", wire.ScopeNames, wire.ScopeAnswers, calls.describe_scopes),
         call("/v1/scopes/suspend", wire.ScopeNames, wire.ScopeAnswers, calls.suspend_scopes),
         call("/v1/scopes/resume", wire.ScopeNames, wire.ScopeAnswers, calls.resume_scopes),
-        call("/v1/records/suspend", wire.RecordNames, wire.RecordAnswers, calls.suspend_records),
-        call("/v1/records/resume", wire.RecordNames, wire.RecordAnswers, calls.resume_records),
+        call("/v1/records/suspend", wire.RecordNames, wire.RecordAnswers, calls.suspend_records, statuses=OF_ONE_SCOPE),
+        call("/v1/records/resume", wire.RecordNames, wire.RecordAnswers, calls.resume_records, statuses=OF_ONE_SCOPE),
         call("/v1/keys/generate", wire.GenerateKeys, wire.KeyAnswers, calls.generate_keys),
         call("/v1/keys/wrap", wire.WrapKeys, wire.KeyAnswers, calls.wrap_keys),
         call("/v1/keys/unwrap", wire.UnwrapKeys, wire.KeyAnswers, calls.unwrap_keys),
@@ -40,8 +50,8 @@ def key_calls(vault: KeyVault, limited: LimitedCalls) -> list[Call]:
     ]
 
 
-def make_app(access: Access, calls: Sequence[Call], close: Callable[[], None]) -> Starlette:
-    """Return the application; `close` is called when it stops."""
+def make_app(access: Access, served: Sequence[Served], close: Callable[[], None]) -> Starlette:
+    """Return the application; `close` is called when it stops. `app.state.served`: everything that it answers."""
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -50,11 +60,48 @@ def make_app(access: Access, calls: Sequence[Call], close: Callable[[], None]) -
         finally:
             close()
 
+    every = [*served, _healthz()]
+    every.append(_description([*(one.operation for one in every), _DESCRIPTION]))
+    app = Starlette(
+        routes=[one.route(access) for one in every],
+        lifespan=lifespan,
+        middleware=[Middleware(Incidents)],
+        exception_handlers={HTTPException: _not_served},
+    )
+    app.router.redirect_slashes = False
+    app.state.served = every
+    return app
+
+
+_DESCRIPTION = Operation(
+    path=PATH, method="GET", summary="Describe all of this, as OpenAPI 3.1.", answered={200: (JSON,)}
+)
+
+
+def _description(operations: Sequence[Operation]) -> Served:
+    content = document(operations)
+
+    async def openapi(_request: Request) -> Response:
+        return Response(content, media_type=JSON, headers={"Cache-Control": "max-age=3600"})
+
+    return Plain(operation=_DESCRIPTION, endpoint=openapi)
+
+
+def _healthz() -> Served:
     async def healthz(_request: Request) -> Response:
         return Response(status_code=204)
 
-    routes: list[BaseRoute] = [call.route(access) for call in calls]
-    return Starlette(routes=[*routes, Route("/healthz", healthz)], lifespan=lifespan)
+    told = Operation(path="/healthz", method="GET", summary="Tell that the process lives.", answered={204: ()})
+    return Plain(operation=told, endpoint=healthz)
+
+
+async def _not_served(_request: Request, error: Exception) -> Response:
+    """Answer what Starlette refuses, which are paths and methods, as everything else is refused."""
+    if isinstance(error, HTTPException) and error.status_code == NOT_FOUND:
+        return refusal(UnknownPathError(f"there is nothing of this path: {PATH} lists what there is"))
+    response = refusal(MethodNotAllowedError(f"this path takes other methods: {PATH} lists them"))
+    response.headers.update(getattr(error, "headers", None) or {})
+    return response
 
 
 def _limited(
@@ -63,8 +110,19 @@ def _limited(
     asked: type[msgspec.Struct],
     answered: type[msgspec.Struct],
     work: Callable[[Any], msgspec.Struct],
+    *,
+    statuses: tuple[int, ...] = (),
 ) -> Call:
     def called(caller: Caller, body: Any) -> msgspec.Struct:
         return limited.answer(caller, body, work)
 
-    return Call(path=path, role=Role.ISSUER, asked=asked, answered=answered, work=called)
+    summary = (work.__doc__ or "").splitlines()[0]
+    return Call(
+        path=path,
+        role=Role.ISSUER,
+        asked=asked,
+        answered=answered,
+        work=called,
+        summary=summary,
+        statuses=statuses,
+    )

@@ -1,8 +1,8 @@
-"""A call: a body that is decoded and checked, work in a thread, an answer that is encoded and wiped."""
+"""A call: a body or parameters that are decoded and checked, work in a thread, an answer that is encoded and wiped."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,46 +12,76 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from keyvault.errors import InvalidInputError, KeyVaultError
+from keyvault.errors import KeyVaultError
 from keyvault.service.access import Access, Caller
-from keyvault.service.failures import status_of, to_wire
+from keyvault.service.bodies import JSON, convert, decode, parameters, read_body
+from keyvault.service.failures import problem_of, status_of
 from keyvault.service.keys import wipe_answers
-from keyvault.service.wire import MAX_BODY_BYTES, Problem, encoder
+from keyvault.service.operations import Operation
+from keyvault.service.wire import encoder
 from keyvault.tokens import Role
 
-JSON = "application/json"
-
-
-class BodyTooLargeError(InvalidInputError):
-    """A body has more bytes than the service takes: send smaller batches."""
+OF_BODIES = (400, 413, 415)
+OF_PARAMETERS = (400,)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Call:
-    """A route: its path, who may call it, what it takes, what it answers, and the work."""
+    """A route: its path, who may call it, what it takes, what it answers, and the work.
+
+    A POST takes a body; a GET takes the parameters of its query and its path. `statuses`: those of its refusals that not every call has.
+    """
 
     path: str
     role: Role
     asked: type[msgspec.Struct]
     answered: type[msgspec.Struct]
     work: Callable[[Caller, Any], msgspec.Struct]
+    summary: str
+    method: str = "POST"
+    statuses: tuple[int, ...] = ()
+
+    @property
+    def operation(self) -> Operation:
+        """What /openapi.json says of it."""
+        common = OF_BODIES if self.method == "POST" else OF_PARAMETERS
+        return Operation(
+            path=self.path,
+            method=self.method,
+            summary=self.summary,
+            role=self.role,
+            asked=self.asked,
+            answered={200: self.answered},
+            statuses=(*common, *self.statuses),
+        )
 
     def route(self, access: Access) -> Route:
         """Return the route; what it raises on purpose becomes its answer."""
-        decoder = msgspec.json.Decoder(self.asked)
+        read = self._reader()
 
         async def endpoint(request: Request) -> Response:
             try:
                 caller = await admitted(access, request, self.role)
-                body = _decoded(decoder, await read_body(request))
-                answer = await run_in_threadpool(self.work, caller, body)
+                asked = await read(request)
+                answer = await run_in_threadpool(self.work, caller, asked)
             except KeyVaultError as error:
                 return refusal(error)
             content = encoder.encode(answer)
             wipe_answers(answer)
             return Response(content, media_type=JSON)
 
-        return Route(self.path, endpoint, methods=["POST"])
+        return Route(self.path, endpoint, methods=[self.method])
+
+    def _reader(self) -> Callable[[Request], Awaitable[Any]]:
+        decoder = msgspec.json.Decoder(self.asked)
+
+        async def body(request: Request) -> Any:
+            return decode(decoder, await read_body(request))
+
+        async def query(request: Request) -> Any:
+            return convert(parameters(request), self.asked)
+
+        return body if self.method == "POST" else query
 
 
 async def admitted(access: Access, request: Request, role: Role) -> Caller:
@@ -62,26 +92,13 @@ async def admitted(access: Access, request: Request, role: Role) -> Caller:
     return await run_in_threadpool(access.admit, authorization, role, peer) if caller is None else caller
 
 
-async def read_body(request: Request) -> bytearray:
-    """Return a request's body. `BodyTooLargeError` as soon as it has more than `MAX_BODY_BYTES`."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise BodyTooLargeError(f"a body has at most {MAX_BODY_BYTES} bytes: send smaller batches")
-    return body
-
-
 def refusal(error: KeyVaultError) -> Response:
     """Return the answer to a call that failed as a whole."""
-    status = 413 if isinstance(error, BodyTooLargeError) else status_of(error)
-    wire_error = to_wire(error)
-    headers = {} if wire_error.retry_after is None else {"Retry-After": str(max(1, round(wire_error.retry_after)))}
-    return Response(encoder.encode(Problem(error=wire_error)), status_code=status, headers=headers, media_type=JSON)
-
-
-def _decoded(decoder: msgspec.json.Decoder[Any], body: bytearray) -> Any:
-    try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInputError(f"the body is not what /openapi.json says: {error}") from error
+    problem = problem_of(error)
+    status = status_of(error)
+    headers = {}
+    if problem.error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(problem.error.retry_after)))
+    if status == 401:  # noqa: PLR2004 - RFC 9110, section 11.6.1: it says how to authenticate
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(encoder.encode(problem), status_code=status, headers=headers, media_type=JSON)

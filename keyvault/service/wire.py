@@ -36,10 +36,18 @@ class ErrorAnswer(Answered):
     retry_after: float | None = None
 
 
+class ItemProblem(Answered):
+    """What is wrong with one item of a batch. `index`: its place, from 0."""
+
+    index: int
+    error: ErrorAnswer
+
+
 class Problem(Answered):
-    """The answer to a call that failed as a whole."""
+    """The answer to a call that failed as a whole. `items`: where it did because of some of them."""
 
     error: ErrorAnswer
+    items: list[ItemProblem] | None = None
 
 
 # --- scopes -------------------------------------------------------------------------------------------------------------

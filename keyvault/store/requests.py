@@ -18,6 +18,7 @@ ItemKey = RecordKey
 """A scope's id (16 bytes), with a record's tag in it (8 bytes) or none for the whole scope."""
 NO_CONTENT = bytes(32)
 """Stands for what was handed in where a rebuild could not find it out; no submission has it."""
+_OWED = sa.and_(requests.c.break_glass, requests.c.approved_by.is_(None))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,9 +82,32 @@ def in_states(connection: Connection, states: Iterable[str]) -> list[RequestRow]
     return _all(connection, query.order_by(requests.c.due_by, requests.c.id))
 
 
+def page(
+    connection: Connection,
+    *,
+    states: Iterable[str],
+    owed: bool,
+    due_until: datetime | None = None,
+    after: RequestRow | None = None,
+    limit: int | None = None,
+) -> list[RequestRow]:
+    """Return requests in one of these states and (`owed`) those that owe the approval, the first due in front, at most `limit`.
+
+    `due_until`: only those to be answered by then. `after`: only those that come after this one.
+    """
+    chosen = requests.c.state.in_(sorted(set(states)))
+    query = sa.select(requests).where(sa.or_(chosen, _OWED) if owed else chosen)
+    if due_until is not None:
+        query = query.where(requests.c.due_by <= due_until)
+    if after is not None:
+        same = sa.and_(requests.c.due_by == after.due_by, requests.c.id > after.id)
+        query = query.where(sa.or_(requests.c.due_by > after.due_by, same))
+    return _all(connection, query.order_by(requests.c.due_by, requests.c.id).limit(limit))
+
+
 def unsigned(connection: Connection) -> list[RequestRow]:
     """Return the requests that were executed first, and still owe the approval."""
-    query = sa.select(requests).where(requests.c.break_glass, requests.c.approved_by.is_(None))
+    query = sa.select(requests).where(_OWED)
     return _all(connection, query.order_by(requests.c.due_by, requests.c.id))
 
 

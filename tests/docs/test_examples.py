@@ -1,7 +1,7 @@
 """The documents' examples run as they stand: Python, and `console` blocks with the real program.
 
 A block that begins with `python` or `console` is run; one that only shows something begins with `sh`, `text` or nothing.
-`console vault` blocks are run beside a Vault and a PostgreSQL.
+`console vault` blocks are run beside a Vault and a PostgreSQL, `python service` blocks beside a service.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from pathlib import Path
 import pytest
 
 import keyvault
+from keyvault.tokens import Role
 from tests.docs import console
 from tests.docs.documents import DOCUMENTS, ROOT, blocks, name_of
 from tests.homes import embedded_home
 from tests.servers import VaultServer
+from tests.serving import issue_token, served
 
 PYTHON = [document for document in DOCUMENTS if blocks(document, "python")]
 CONSOLE = [document for document in DOCUMENTS if blocks(document, "console")]
 OPERATIONS = ROOT / "docs" / "operations.md"
+SERVICE = ROOT / "docs" / "service.md"
 
 
 def assert_shown(steps: list[console.Step], outputs: list[list[str]], directory: Path) -> None:
@@ -66,6 +69,17 @@ def test_setting_up_vault_goes_as_shown(
     }
     steps = console.steps(blocks(OPERATIONS, "console", "vault"))
     assert_shown(steps, console.run(steps, tmp_path, env), tmp_path)
+
+
+def test_the_services_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = embedded_home(tmp_path)
+    for role in Role:
+        monkeypatch.setenv(f"{role.upper()}_TOKEN", issue_token(home.path, role))
+    examples = "\n".join(block.text for block in blocks(SERVICE, "python", "service"))
+    assert examples.count("service.post(") > len(Role)
+    with served(home.path, log=tmp_path / "log") as running:
+        monkeypatch.setenv("SERVICE_URL", running.url)
+        exec(compile(examples, name_of(SERVICE), "exec"), {})  # noqa: S102 - the documents are ours
 
 
 def test_the_readme_shows_both_kinds() -> None:
