@@ -8,13 +8,11 @@ from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from keyvault.service import wire
 from keyvault.service.access import Access, Caller
 from keyvault.service.calls import Call
+from keyvault.service.health import Readiness
 from keyvault.service.keys import KeyCalls
 from keyvault.tokens import Role
 from keyvault.vault import KeyVault
@@ -37,21 +35,20 @@ def key_calls(vault: KeyVault) -> list[Call]:
     ]
 
 
-def make_app(access: Access, calls: Sequence[Call], close: Callable[[], None]) -> Starlette:
-    """Return the application; `close` is called when it stops."""
+def make_app(access: Access, calls: Sequence[Call], readiness: Readiness, close: Callable[[], None]) -> Starlette:
+    """Return the application; `close` is called when it stops. What tells of its state is in the `Front` before it."""
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         try:
             yield
         finally:
+            readiness.close()
             close()
 
-    async def healthz(_request: Request) -> Response:
-        return Response(status_code=204)
-
-    routes: list[BaseRoute] = [call.route(access) for call in calls]
-    return Starlette(routes=[*routes, Route("/healthz", healthz)], lifespan=lifespan)
+    app = Starlette(routes=[call.route(access) for call in calls], lifespan=lifespan)
+    app.state.readiness = readiness
+    return app
 
 
 def _call(

@@ -16,6 +16,7 @@ from keyvault.errors import InvalidInputError, KeyVaultError
 from keyvault.service.access import Access, Caller
 from keyvault.service.failures import status_of, to_wire
 from keyvault.service.keys import wipe_answers
+from keyvault.service.notes import note_of
 from keyvault.service.wire import MAX_BODY_BYTES, Problem, encoder
 from keyvault.tokens import Role
 
@@ -41,13 +42,16 @@ class Call:
         decoder = msgspec.json.Decoder(self.asked)
 
         async def endpoint(request: Request) -> Response:
+            note = note_of(request.scope)
             try:
                 authorization = request.headers.get("authorization")
-                caller = await run_in_threadpool(access.admit, authorization, self.role)
+                note.caller = caller = await run_in_threadpool(access.admit, authorization, self.role)
                 body = _decoded(decoder, await read_body(request))
                 answer = await run_in_threadpool(self.work, caller, body)
             except KeyVaultError as error:
+                note.failed(error)
                 return refusal(error)
+            note.answered(answer)
             content = encoder.encode(answer)
             wipe_answers(answer)
             return Response(content, media_type=JSON)
