@@ -52,7 +52,10 @@ def running(home: Path, log: Path, *options: str, **environment: str) -> Iterato
     """Serve on any port, until the context ends."""
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            command(home, "--port", "0", *options), stdout=subprocess.PIPE, stderr=errors, env={**os.environ, **environment}
+            command(home, "--port", "0", *options),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, **environment},
         )
     with process:
         assert process.stdout is not None

@@ -130,7 +130,10 @@ def test_the_command_line_works_on_a_home_that_is_being_served(embedded: TestHom
     token = issue_token(embedded.path)
     month = "communications/acct-1/2026-10"
     (tmp_path / "plain").write_bytes(b"hello")
-    with running(embedded.path, tmp_path / "log", "--workers", "2") as service, load_on(service.url, token=token)() as load:
+    with (
+        running(embedded.path, tmp_path / "log", "--workers", "2") as service,
+        load_on(service.url, token=token)() as load,
+    ):
         with connect(service.url, token=token) as vault:
             values_of(vault.ensure_scopes([ADA, month]))
         keyvault(embedded.path, "seal", "--scope", month, str(tmp_path / "plain"), str(tmp_path / "sealed"))

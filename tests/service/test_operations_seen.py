@@ -156,7 +156,7 @@ def test_nothing_is_served_before_the_home_is_open_and_it_opens_by_itself(monkey
         status, _, body = await asked(front, "/keys")
         assert (status, json.loads(body)["error"]["type"]) == (503, "Unavailable")
         running_opening = asyncio.create_task(opening.run())
-        while attempts < 2:
+        while attempts < 2:  # noqa: ASYNC110 - attempts are made in a thread
             await asyncio.sleep(0)
         status, _, body = await asked(front, "/readyz")
         assert (status, json.loads(body)["engine"]) == (503, "unavailable")
@@ -216,7 +216,9 @@ def test_a_fault_is_logged_without_what_it_was_about(monkeypatch: pytest.MonkeyP
     before = (root.handlers, root.level, {name: logging.getLogger(name).level for name in logs.QUIET})
     configure = structlog.configure
     with monkeypatch.context() as patch:  # loggers that stay what they are would write to this test's stream in others
-        patch.setattr(structlog, "configure", lambda **asked: configure(**{**asked, "cache_logger_on_first_use": False}))
+        patch.setattr(
+            structlog, "configure", lambda **asked: configure(**{**asked, "cache_logger_on_first_use": False})
+        )
         logs.configure_logs()
     try:
 
@@ -232,7 +234,7 @@ def test_a_fault_is_logged_without_what_it_was_about(monkeypatch: pytest.MonkeyP
 
         asyncio.run(scenario())
         try:
-            raise RuntimeError(NAME) from Unavailable("the database does not answer")
+            raise RuntimeError(NAME) from Unavailable("the database does not answer")  # noqa: TRY301 - to be caught below
         except RuntimeError:
             logging.getLogger("uvicorn.error").exception("Exception in ASGI application")
     finally:
@@ -242,7 +244,7 @@ def test_a_fault_is_logged_without_what_it_was_about(monkeypatch: pytest.MonkeyP
             logging.getLogger(name).setLevel(value)
         structlog.reset_defaults()
     told.flush()
-    text = told.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    text = told.buffer.getvalue().decode()
     lines = [json.loads(line) for line in text.splitlines()]
     fault = next(line for line in lines if line["event"].startswith("a request met a fault"))
     assert fault["exception"][0]["type"] == "ValueError"
