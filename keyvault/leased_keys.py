@@ -42,6 +42,9 @@ class LeasedKeys:
         self._lock = threading.Lock()
         self._timer = ExpiryTimer(self._sweep)
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     def usable(self) -> dict[Hashable, LeasedKey]:
         """Return the keys that may be used at this moment; the caller asks `still_usable` before it gives out what it made."""
         self._sweep()

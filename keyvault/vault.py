@@ -53,7 +53,7 @@ class KeyVault(Sealer):
         self._creator = ScopeCreator(home.database, home.custody, home.keys, home.clock)
         base = (home.database, home.custodies, home.keys, home.clock, leases)
         refused = home.refused_purposes
-        kept = LeasedKeys(home.clock, ttl=home.settings.lease_ttl)
+        self._kept = kept = LeasedKeys(home.clock, ttl=home.settings.lease_ttl)
         self._issuer = (
             LeasedIssuer(*base, log=home.log, kept=kept, refused=refused)
             if leased
@@ -166,6 +166,10 @@ class KeyVault(Sealer):
         """Return for how many seconds, from now, an answer may be kept: 0 where it may not."""
         left = lease.expires - self._home.clock.monotonic()
         return left if 0 < left < math.inf else 0.0
+
+    def kept_keys(self) -> int:
+        """Return how many wrapping keys are in memory under a lease."""
+        return len(self._kept)
 
     # --- within ----------------------------------------------------------------------------------------------------
 

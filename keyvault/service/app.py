@@ -19,6 +19,7 @@ from keyvault.service import wire
 from keyvault.service.access import Access, Caller
 from keyvault.service.bodies import JSON
 from keyvault.service.calls import Call, refusal
+from keyvault.service.health import Readiness
 from keyvault.service.incidents import Incidents
 from keyvault.service.keys import KeyCalls
 from keyvault.service.limited import LimitedCalls
@@ -50,14 +51,18 @@ def key_calls(vault: KeyVault, limited: LimitedCalls) -> list[Call]:
     ]
 
 
-def make_app(access: Access, served: Sequence[Served], close: Callable[[], None]) -> Starlette:
-    """Return the application; `close` is called when it stops. `app.state.served`: everything that it answers."""
+def make_app(access: Access, served: Sequence[Served], readiness: Readiness, close: Callable[[], None]) -> Starlette:
+    """Return the application; `close` is called when it stops. `app.state.served`: everything that it answers.
+
+    What tells of the service's own state is in the `Front` before it.
+    """
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         try:
             yield
         finally:
+            readiness.close()
             close()
 
     every = [*served, _healthz()]
@@ -70,6 +75,7 @@ def make_app(access: Access, served: Sequence[Served], close: Callable[[], None]
     )
     app.router.redirect_slashes = False
     app.state.served = every
+    app.state.readiness = readiness
     return app
 
 

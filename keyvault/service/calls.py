@@ -17,6 +17,7 @@ from keyvault.service.access import Access, Caller
 from keyvault.service.bodies import JSON, convert, decode, parameters, read_body
 from keyvault.service.failures import problem_of, status_of
 from keyvault.service.keys import wipe_answers
+from keyvault.service.notes import note_of
 from keyvault.service.operations import Operation
 from keyvault.service.wire import encoder
 from keyvault.tokens import Role
@@ -60,12 +61,15 @@ class Call:
         read = self._reader()
 
         async def endpoint(request: Request) -> Response:
+            note = note_of(request.scope)
             try:
-                caller = await admitted(access, request, self.role)
+                note.caller = caller = await admitted(access, request, self.role)
                 asked = await read(request)
                 answer = await run_in_threadpool(self.work, caller, asked)
             except KeyVaultError as error:
+                note.failed(error)
                 return refusal(error)
+            note.answered(answer)
             content = encoder.encode(answer)
             wipe_answers(answer)
             return Response(content, media_type=JSON)

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from keyvault.home import Home, open_home
 from keyvault.service.access import Access
 from keyvault.service.app import key_calls, make_app
+from keyvault.service.health import Readiness
 from keyvault.service.jwt_access import jwt_access
 from keyvault.service.limited import LimitedCalls
 from keyvault.service.operations import Served
@@ -29,8 +30,8 @@ def application() -> Starlette:
     """
     home = open_home(Path(os.environ[HOME_VARIABLE]), role="issuer")
     vault = KeyVault(home, leased=True)
-    access = Access(home.database, home.clock, jwt_access(home))
-    return make_app(access, every_call(home, vault), vault.close)
+    access, readiness = Access(home.database, home.clock, jwt_access(home)), Readiness(home, vault.kept_keys)
+    return make_app(access, every_call(home, vault), readiness, vault.close)
 
 
 def every_call(home: Home, vault: KeyVault) -> list[Served]:

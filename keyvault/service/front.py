@@ -1,0 +1,190 @@
+"""The outermost layer of a worker: answers for its own state, and lets the application answer everything else, telling log and metrics.
+
+Plain ASGI: it costs every call, so it allocates little.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from time import perf_counter
+from typing import Any
+
+import msgspec
+import structlog
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+
+from keyvault.errors import ServiceError, Unavailable
+from keyvault.service.calls import refusal
+from keyvault.service.health import Cached, Word, unknown
+from keyvault.service.metrics import CONTENT_TYPE, Metrics
+from keyvault.service.notes import CallNote, start_note
+from keyvault.service.opening import Opening
+from keyvault.service.tracing import Tracing
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+REQUEST_ID = b"x-request-id"
+_WELL_FORMED = re.compile(rb"[0-9A-Fa-f-]{16,64}")
+"""Hexadecimal with dashes, as UUIDs and trace ids are: nothing that could hold a name or a telephone number is taken over."""
+UNMATCHED = "unmatched"
+CLOSE = (b"connection", b"close")
+SERVER_ERROR = 500
+
+log = structlog.get_logger("keyvault.service")
+
+
+class Front:
+    """The ASGI application that a worker runs. `draining`: answers end their connections, and readiness says no."""
+
+    def __init__(self, opening: Opening, metrics: Metrics, tracing: Tracing | None = None) -> None:
+        """Answer by the application that `opening` holds."""
+        self._opening = opening
+        self._metrics = metrics
+        self._tracing = tracing
+        self._routes: dict[Any, str] = {}
+        self._routes_of: Starlette | None = None
+        self._ready = Cached(self._ask)
+        self._own: dict[str, Callable[[], Awaitable[Response]]] = {
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/metrics": self._expose,
+        }
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; the lifespan of the application is its opening's affair."""
+        if scope["type"] != "http":
+            return
+        started = perf_counter()
+        note = start_note(scope)
+        request_id = _request_id(scope)
+        status = 0
+
+        async def told(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [*message.get("headers", ()), (REQUEST_ID, request_id)]
+                message = {**message, "headers": [*headers, CLOSE] if self.draining else headers}
+            await send(message)
+
+        try:
+            if self._tracing is None:
+                await self._answer(scope, receive, told)
+            else:
+                with self._tracing.span(scope) as span:
+                    await self._answer(scope, receive, told)
+                    span.end_with(self._route(scope), status)
+        except Exception:
+            log.exception("a request met a fault of the program", request=request_id.decode())
+            if status == 0:
+                await refusal(ServiceError("the service met a fault of its own: its log says which"))(
+                    scope, receive, told
+                )
+        finally:
+            self._tell(scope, request_id, status, perf_counter() - started, note)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        own = self._own.get(scope["path"])
+        if own is not None:
+            response = (
+                await own()
+                if scope["method"] in {"GET", "HEAD"}
+                else Response(status_code=405, headers={"Allow": "GET"})
+            )
+            await response(scope, receive, send)
+            return
+        app = self._opening.app
+        if app is None:
+            response = refusal(
+                Unavailable("the service is starting or stopping: see /readyz; try again", retry_after=1.0)
+            )
+            await response(scope, receive, send)
+            return
+        await app(scope, receive, send)
+
+    def _tell(self, scope: Scope, request_id: bytes, status: int, seconds: float, note: CallNote) -> None:
+        route = self._route(scope)
+        self._metrics.request(route, status, seconds, note)
+        if route in self._own and status < SERVER_ERROR:
+            return  # probes would drown the calls
+        caller = note.caller
+        tell = log.info if 0 < status < SERVER_ERROR else log.warning
+        tell(
+            "request",
+            request=request_id.decode(),
+            route=route,
+            status=status,
+            ms=round(seconds * 1000, 2),
+            token=None if caller is None else caller.token.hex(),
+            role=None if caller is None else str(caller.role),
+            items=note.items,
+            errors=dict(note.errors) or None,
+        )
+
+    def _route(self, scope: Scope) -> str:
+        """Return the route's template: what stands in the address itself may hold a name."""
+        if scope["path"] in self._own:
+            return str(scope["path"])
+        app = self._opening.app
+        if app is not self._routes_of and app is not None:
+            self._routes = dict(_templates(app))
+            self._routes_of = app
+        return self._routes.get(scope.get("endpoint"), UNMATCHED)
+
+    def measure(self, connections: int) -> None:
+        """Set the gauges; called once a second."""
+        app = self._opening.app
+        self._metrics.connections.set(connections)
+        self._metrics.open.set(0 if app is None else 1)
+        self._metrics.kept_keys.set(0 if app is None else app.state.readiness.kept_keys())
+
+    # --- its own routes ------------------------------------------------------------------------------------------------
+
+    async def _healthz(self) -> Response:
+        """Answer that the process lives; nothing else is asked."""
+        return Response(status_code=204)
+
+    async def _readyz(self) -> Response:
+        """Answer a word for each part, and 503 unless all of them are well."""
+        words = await self._ready()
+        ready = not self.draining and all(word is Word.OK for word in words.values())
+        body = {"ready": ready, "stopping": self.draining, **words}
+        return Response(msgspec.json.encode(body), status_code=200 if ready else 503, media_type="application/json")
+
+    async def _ask(self) -> Any:
+        app = self._opening.app
+        if app is None:
+            return self._opening.words if self._opening.failed is None else unknown(database=Word.REFUSED)
+        return await app.state.readiness(self._metrics)
+
+    async def _expose(self) -> Response:
+        content = await asyncio.to_thread(self._metrics.expose)
+        return Response(content, headers={"content-type": CONTENT_TYPE})
+
+
+def _templates(app: Starlette) -> list[tuple[Any, str]]:
+    routes: list[tuple[Any, str]] = []
+    for route in app.routes:
+        if isinstance(route, Route):
+            routes.append((route.endpoint, route.path))
+        elif isinstance(route, Mount):
+            routes.append((route.app, f"{route.path}/{{path}}"))
+    return routes
+
+
+def _request_id(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == REQUEST_ID:
+            if _WELL_FORMED.fullmatch(value):
+                return bytes(value)
+            break
+    return os.urandom(8).hex().encode()
