@@ -19,6 +19,7 @@ from keyvault.log import LogGate
 from keyvault.results import caught
 from keyvault.scopes import REFUSED_PURPOSES, RefusedPurposes
 from keyvault.store.database import Database
+from keyvault.store.fenced_records import RecordKey
 from keyvault.system_keys import SystemKeys
 from keyvault.values import DataKey, KeyRequest, UnwrapRequest
 from keyvault.wrapped import WrappedKey, parse_wrapped
@@ -54,13 +55,17 @@ class LeasedIssuer(Issuer):
         self._refresher.close()
         self._kept.close()
 
-    def drop(self, scopes: Collection[bytes], records: Collection[tuple[bytes, bytes]]) -> None:
-        """Wipe what is kept of these scopes (by id) and records (by their scope's id and tag)."""
-        self._kept.drop_scopes(scopes, records)
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is kept now."""
+        return len(self._kept) > 0
 
-    def drop_all(self) -> None:
-        """Wipe all that is kept."""
-        self._kept.drop_all()
+    def drop(self, scopes: Collection[bytes], records: Collection[RecordKey], *, everything: bool) -> None:
+        """Wipe what is kept of these scopes (by id) and records, or all that is kept."""
+        if everything:
+            self._kept.drop_all()
+        elif scopes or records:
+            self._kept.drop_scopes(scopes, records)
 
     def generate(
         self, requests: Sequence[KeyRequest], lease: AnswerLease | None = None

@@ -52,6 +52,9 @@ class LeasedKeys:
         """Tell whether a lease that ends at `expires` has not ended yet."""
         return self._clock.monotonic() < expires
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     def nears_its_end(self, expires: float) -> bool:
         """Tell whether a key whose lease ends at `expires` may have to be admitted anew: `to_refresh` knows."""
         return expires - self._clock.monotonic() < self.ttl * EARLIEST

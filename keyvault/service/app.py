@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from keyvault.service import wire
 from keyvault.service.access import Access, Caller
-from keyvault.service.calls import Call
+from keyvault.service.calls import Call, Routed
 from keyvault.service.keys import KeyCalls
 from keyvault.tokens import Role
 from keyvault.vault import KeyVault
@@ -37,7 +37,7 @@ def key_calls(vault: KeyVault) -> list[Call]:
     ]
 
 
-def make_app(access: Access, calls: Sequence[Call], close: Callable[[], None]) -> Starlette:
+def make_app(access: Access, calls: Sequence[Routed], close: Callable[[], None]) -> Starlette:
     """Return the application; `close` is called when it stops."""
 
     @asynccontextmanager

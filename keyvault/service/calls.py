@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
@@ -24,6 +24,13 @@ JSON = "application/json"
 
 class BodyTooLargeError(InvalidInputError):
     """A body has more bytes than the service takes: send smaller batches."""
+
+
+class Routed(Protocol):
+    """Something that the application answers."""
+
+    def route(self, access: Access) -> Route:
+        """Return its route, for callers that `access` admits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

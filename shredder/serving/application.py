@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from keyvault.home import open_home
 from keyvault.service.access import Access
 from keyvault.service.app import key_calls, make_app
+from keyvault.service.push import Push
 from keyvault.vault import KeyVault
 
 HOME_VARIABLE = "KEYVAULT_HOME"
@@ -19,4 +20,10 @@ def application() -> Starlette:
     """Open the home as the issuer, and return the application over it. Raises as `open_home`."""
     home = open_home(Path(os.environ[HOME_VARIABLE]), role="issuer")
     vault = KeyVault(home, leased=True)
-    return make_app(Access(home.database, home.clock), key_calls(vault), vault.close)
+    push = Push(vault)
+
+    def close() -> None:
+        push.close()
+        vault.close()
+
+    return make_app(Access(home.database, home.clock), [*key_calls(vault), push], close)
