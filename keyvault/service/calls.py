@@ -13,9 +13,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from keyvault.errors import InvalidInputError, KeyVaultError
+from keyvault.formats import wipe
 from keyvault.service.access import Access, Caller
 from keyvault.service.failures import status_of, to_wire
 from keyvault.service.keys import wipe_answers
+from keyvault.service.wiping import WipedResponse
 from keyvault.service.wire import MAX_BODY_BYTES, Problem, encoder
 from keyvault.tokens import Role
 
@@ -55,9 +57,10 @@ class Call:
                 answer = await run_in_threadpool(self.work, caller, body)
             except KeyVaultError as error:
                 return refusal(error)
-            content = encoder.encode(answer)
+            content = bytearray()
+            encoder.encode_into(answer, content)
             wipe_answers(answer)
-            return Response(content, media_type=JSON)
+            return WipedResponse(content)
 
         return Route(self.path, endpoint, methods=["POST"])
 
@@ -85,3 +88,5 @@ def _decoded(decoder: msgspec.json.Decoder[Any], body: bytearray) -> Any:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInputError(f"the body is not what /openapi.json says: {error}") from error
+    finally:
+        wipe(body)

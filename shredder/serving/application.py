@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 from starlette.applications import Starlette
 
 from keyvault.home import open_home
+from keyvault.process_hardening import harden_process
 from keyvault.service.access import Access
 from keyvault.service.app import key_calls, make_app
 from keyvault.service.push import Push
@@ -18,6 +20,7 @@ HOME_VARIABLE = "KEYVAULT_HOME"
 
 def application() -> Starlette:
     """Open the home as the issuer, and return the application over it. Raises as `open_home`."""
+    logging.getLogger("uvicorn.error").info("%s", harden_process().text)
     home = open_home(Path(os.environ[HOME_VARIABLE]), role="issuer")
     vault = KeyVault(home, leased=True)
     push = Push(vault)
