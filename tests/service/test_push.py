@@ -68,7 +68,33 @@ def shown(data: bytes) -> str:
 
 
 @in_ring_custody
-def test_what_another_process_ends_is_told_and_dropped_before_its_lease_is_over(home: TestHome, tmp_path: Path) -> None:
+def test_endings_of_all_kinds_are_found_by_what_the_store_says_of_them(home: TestHome) -> None:
+    with home.opened("issuer") as opened, home.vault() as vault:
+        ada, bob, month = (info.id for info in values_of(vault.ensure_scopes([ADA, BOB, MONTH])))
+        reader = EndingReader(opened.database, opened.clock)
+        assert not reader.read()
+        vault.suspend([BOB])
+        vault.suspend_records(MONTH, ["r-1"])
+        found = reader.read()
+        assert found.scopes == {bob}
+        assert [scope for scope, _ in found.records] == [month]
+        with home.destroyer() as destroyer:
+            destroyer.destroy([ADA], ticket="T-1", requested_by="tester")
+            found = reader.read()
+            assert found.scopes == {ada}
+            assert len(found.rings) == 1
+            destroyer.destroy_records(MONTH, ["r-2", "r-3"], ticket="T-2", requested_by="tester")
+            found = reader.read()
+            assert [scope for scope, _ in found.records] == [month, month]
+            assert not found.scopes
+            assert len(found.rings) == 1
+        assert not reader.read()
+
+
+def test_what_another_process_ends_is_told_and_dropped_before_its_lease_is_over(
+    small: TestHome, tmp_path: Path
+) -> None:
+    home = small
     token = issue_token(home.path)
     with served(home.path, log=tmp_path / "log") as service, connect(service.url, token=token) as vault:
         ids = {
