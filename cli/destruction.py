@@ -12,6 +12,7 @@ from cli.app import App, json_option
 from cli.confirming import confirm_option, typed_count
 from cli.failures import EXIT_REFUSED, message_of, values_or_first_error
 from cli.shredding import Shredding, submission_of_customer
+from cli.waiting import wait_for_leases
 from keyvault.errors import DestructionPausedError, KeyVaultError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from keyvault.store.scopes import ScopeRow
     from shredder.destroy import Destroyer, PlanItem
     from shredder.erase import Outcome
+    from shredder.lease_bounds import LeaseBound
     from shredder.notices import Delivery
     from shredder.requests import RequestView
 
@@ -43,6 +45,7 @@ PAUSED = "destructions are paused, and nothing was destroyed: run `keyvault dest
 @click.option("--plan", "plan_only", is_flag=True, help="Show what would happen, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
 @confirm_option
+@click.option("--wait", is_flag=True, help="Return when no client can still hold the keys: one lease after the fence.")
 @click.option("--break-glass", is_flag=True, help="Destroy at once, and owe the approval; for the role break-glass.")
 @json_option
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
@@ -57,6 +60,7 @@ def shred(
     plan_only: bool,
     yes: bool,
     confirmed: int | None,
+    wait: bool,
     break_glass: bool,
 ) -> int:
     """Destroy the keys of scopes, or of single records, for good, as a customer asks.
@@ -66,7 +70,8 @@ def shred(
 
     Live data and every copy in every backup become unreadable. All named scopes are destroyed or, when one of them cannot be, none.
     With --record only those records of the one account-month named are, and the rest of it stays readable. Destructions that an
-    earlier run began are finished first. Exit code 0 only if all that was named is destroyed.
+    earlier run began are finished first. Exit code 0 only if all that was named is destroyed. Clients may hold keys until their leases
+    end, and evidence states that instant: --wait waits for it. Ctrl-C ends the waiting, and not what was done.
     """
     if records and len(names) != 1:
         raise click.UsageError("--record goes with the name of one account-month")
@@ -75,12 +80,13 @@ def shred(
     with app.opened(role="shredder") as home:
         from keyvault.persons import Duty, identify
         from shredder.destroy import Destroyer
+        from shredder.lease_bounds import bound_of
         from shredder.policy_file import home_policy
 
         destroyer = Destroyer(home)
         plan = destroyer.plan_records(names[0], records) if records else destroyer.plan(names)
         if plan_only:
-            return _print_plan(app, home, records or names, plan)
+            return _print_plan(app, home, records or names, plan, wait=wait)
         items = values_or_first_error(plan)
         if destroyer.status().paused:
             raise DestructionPausedError(PAUSED)
@@ -96,7 +102,11 @@ def shred(
             return _print_submitted(app, view)
         outcomes = job.carry_out(items, view, typed or confirmed, break_glass=break_glass)
         give_notices(app, home)
-        return _print_outcomes(app, home, items, outcomes, earlier, view=view)
+        bound = bound_of(home, [(item.row.id, item.record_tag) for item in items])
+        code = _print_outcomes(app, home, items, outcomes, earlier, view=view, bound=bound)
+    if not wait or code != 0 or bound is None:
+        return code
+    return wait_for_leases(app, bound.seconds, bound.until.isoformat())
 
 
 def _print_submitted(app: App, view: RequestView) -> int:
@@ -127,12 +137,21 @@ def _checked_cause(ticket: str, reason: str | None) -> None:
     check_cause(ticket, reason or DEFAULT_REASON)
 
 
-def _print_plan(app: App, home: Home, names: Sequence[str], plan: Sequence[PlanItem | KeyVaultError]) -> int:
+def _print_plan(
+    app: App, home: Home, names: Sequence[str], plan: Sequence[PlanItem | KeyVaultError], *, wait: bool
+) -> int:
+    from shredder.fence import lease_allowance
+
     rows = [_planned(name, item) for name, item in zip(names, plan, strict=True)]
-    app.emit({"plan": True, "approvals": home.settings.approvals, "scopes": rows})
+    seconds = lease_allowance(home).total_seconds()
+    app.emit(
+        {"plan": True, "approvals": home.settings.approvals, "scopes": rows, "wait_seconds": seconds if wait else None}
+    )
     for row in rows:
         app.say(f"{row['name']}: {row['action'] or row['error']}")
     _say_approvals(app, home)
+    if wait:
+        app.say(f"would wait {seconds:g} s after that: one lease, and what clocks may differ by")
     app.say("This is a plan: nothing was changed.")
     return EXIT_REFUSED if any(isinstance(item, KeyVaultError) for item in plan) else 0
 
@@ -193,6 +212,7 @@ def _print_outcomes(
     earlier: Sequence[Outcome],
     *,
     view: RequestView | None,
+    bound: LeaseBound | None,
 ) -> int:
     by_key = {(outcome.scope_id, outcome.record_tag): outcome for outcome in outcomes}
     rows = [_outcome(item, by_key[item.row.id, item.record_tag]) for item in items]
@@ -204,6 +224,8 @@ def _print_outcomes(
             "request": None if view is None else view.row.id.hex(),
             "scopes": rows,
             "finished_earlier": [answer_of(outcome) for outcome in earlier],
+            "lease_bound": None if bound is None else bound.lease_bound.isoformat(),
+            "held_until": None if bound is None else bound.until.isoformat(),
         }
     )
     for row in rows:

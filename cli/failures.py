@@ -62,6 +62,14 @@ class Failure:
     code: int
 
 
+class Stopped(BaseException):
+    """A signal asks to end: clean up first. Not KeyboardInterrupt, which click and others handle in ways of their own."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
 def describe(error: KeyVaultError | click.ClickException | OSError) -> Failure:
     """Return what to tell of an error, and what to exit with."""
     if isinstance(error, click.ClickException):

@@ -13,7 +13,7 @@ from types import FrameType
 import click
 
 from cli.app import App, default_home
-from cli.failures import EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_TERMINATED, EXIT_USAGE, Failure, describe
+from cli.failures import EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_TERMINATED, EXIT_USAGE, Failure, Stopped, describe
 from keyvault.errors import KeyVaultError
 
 COMMANDS = {
@@ -38,14 +38,6 @@ COMMANDS = {
     "demo": "cli.demo:demo",
 }
 """Each command and where it lives; nothing of it is imported before it is asked for."""
-
-
-class _Stopped(BaseException):
-    """A signal asks to end: clean up first. Not KeyboardInterrupt, which click and others handle in ways of their own."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
 
 
 STOPPED_BY = {
@@ -111,7 +103,7 @@ def run(args: Sequence[str]) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return EXIT_USAGE
-    except _Stopped as stopped:
+    except Stopped as stopped:
         return _fail(app, stopped.failure)
     except BrokenPipeError:
         _abandon_stdout()
@@ -152,4 +144,4 @@ def _wants_json(args: Sequence[str]) -> bool:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
-    raise _Stopped(STOPPED_BY[signal.Signals(number)])
+    raise Stopped(STOPPED_BY[signal.Signals(number)])

@@ -13,6 +13,7 @@ import click
 from cli.app import Advance, App, json_option
 from cli.destruction import answer_of, say_notices
 from cli.failures import EXIT_REFUSED
+from cli.waiting import wait_for_leases
 
 if TYPE_CHECKING:
     from keyvault.home import Home
@@ -80,9 +81,20 @@ class _Instant(click.ParamType[datetime]):
     metavar="DATE",
     help="The clock is right although it is far ahead of the last sweep: today's date (UTC).",
 )
+@click.option(
+    "--wait", is_flag=True, help="Return when no client can still hold what was destroyed: one lease after the end."
+)
 @json_option
 @click.pass_obj
-def sweep(app: App, *, plan_only: bool, at: datetime | None, confirm: int | None, trust_clock: datetime | None) -> int:
+def sweep(
+    app: App,
+    *,
+    plan_only: bool,
+    at: datetime | None,
+    confirm: int | None,
+    trust_clock: datetime | None,
+    wait: bool,
+) -> int:
     """Destroy all that the retention policy makes due by itself.
 
     Made for a timer: it asks nothing, one sweep runs at a time, and the next goes on where one was stopped. Scopes are suspended and
@@ -91,9 +103,11 @@ def sweep(app: App, *, plan_only: bool, at: datetime | None, confirm: int | None
     """
     if at is not None and not plan_only:
         raise click.UsageError("--at goes with --plan: nothing is destroyed before it is due")
-    if plan_only and (confirm is not None or trust_clock is not None):
-        raise click.UsageError("--plan changes nothing: leave out --confirm and --trust-clock")
+    if plan_only and (confirm is not None or trust_clock is not None or wait):
+        raise click.UsageError("--plan changes nothing: leave out --confirm, --trust-clock and --wait")
     with app.opened(role="shredder") as home:
+        from shredder.fence import lease_allowance
+
         if plan_only:
             from shredder.policy_file import load_policy, policy_path
             from shredder.sweep import plan_sweep
@@ -101,7 +115,11 @@ def sweep(app: App, *, plan_only: bool, at: datetime | None, confirm: int | None
             policy = load_policy(policy_path(home.path))  # not recorded: a plan changes nothing
             return _print_plan(app, plan_sweep(home, policy, at or home.clock.now()))
         report = _swept(app, home, confirm, None if trust_clock is None else trust_clock.date())
-    return _print_report(app, report)
+        allowance, now = lease_allowance(home), home.clock.now()
+    code = _print_report(app, report)
+    if not wait or code != 0:
+        return code
+    return wait_for_leases(app, allowance.total_seconds(), (now + allowance).isoformat())
 
 
 def _swept(app: App, home: Home, confirm: int | None, trust_clock: date | None) -> SweepReport:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from keyvault.client.remote import RemoteKeyVault as RemoteKeyVault
+    from keyvault.process_hardening import harden_process as harden_process
     from keyvault.scopes import Scope as Scope
     from keyvault.scopes import ScopeKind as ScopeKind
     from keyvault.states import KeyState as KeyState
@@ -37,6 +38,7 @@ _HOMES = {
     "RemoteKeyVault": "keyvault.client.remote",
     "Scope": "keyvault.scopes",
     "ScopeKind": "keyvault.scopes",
+    "harden_process": "keyvault.process_hardening",
     "KeyState": "keyvault.states",
     **dict.fromkeys(
         (
@@ -68,6 +70,7 @@ __all__ = [
     "UnwrapRequest",
     "WrapRequest",
     "connect",
+    "harden_process",
     "open_vault",
 ]
 

@@ -7,6 +7,7 @@ stored and hashed as they are: RFC 8785, at most 64 KiB with its two length byte
 
 from __future__ import annotations
 
+import base64
 import binascii
 import contextlib
 import json
@@ -145,6 +146,11 @@ def _is_plain(value: Value) -> bool:
 def b64(data: bytes) -> str:
     """Encode as unpadded base64url."""
     return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE).rstrip(b"=").decode()
+
+
+def unb64(text: str) -> bytes:
+    """Decode what `b64` wrote."""
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 @lru_cache(maxsize=256)  # one instant stands in thousands of events

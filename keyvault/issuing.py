@@ -78,12 +78,22 @@ class Issuer:
         return self._unwrap([caught(parse_wrapped, request.wrapped) for request in requests], requests, lease)
 
     def rewrap(self, requests: Sequence[RewrapRequest]) -> list[bytes | KeyVaultError]:
-        """Move data keys under other scopes without giving them out."""
-        opened = self.unwrap(
-            [UnwrapRequest(wrapped=r.wrapped, associated_data=r.associated_data, purpose=r.purpose) for r in requests]
+        """Move data keys under other scopes without giving them out.
+
+        Always from the primary, and within one lease from the first reading to the end: what is moved outlives the scope it was under.
+        """
+        anchor = self._leases.take()
+        opened = self._unwrap(
+            [caught(parse_wrapped, request.wrapped) for request in requests],
+            [UnwrapRequest(wrapped=r.wrapped, associated_data=r.associated_data, purpose=r.purpose) for r in requests],
         )
         ready = [(r, key) for r, key in zip(requests, opened, strict=True) if isinstance(key, bytearray)]
-        moved = iter(self._wrap([r for r, _ in ready], [key for _, key in ready]))
+        try:
+            moved = iter(self._wrap([r for r, _ in ready], [key for _, key in ready]))
+        finally:
+            for _, key in ready:
+                wipe(key)
+        self._leases.check(anchor)
         return [_without_plaintext(next(moved)) if isinstance(key, bytearray) else key for key in opened]
 
     def close(self) -> None:

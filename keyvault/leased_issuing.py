@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from keyvault.admission import Targets
 from keyvault.clock import Clock
 from keyvault.custody.base import Custody
-from keyvault.errors import DecryptionFailedError, InvalidInputError, KeyVaultError
+from keyvault.errors import DecryptionFailedError, InvalidInputError, KeyVaultError, Unavailable
 from keyvault.formats import NONCE_BYTES, check_associated_data, random_pieces, wipe
 from keyvault.issuing import Admitted, Issuer, new_data_keys
 from keyvault.leased_keys import LeasedKeys
+from keyvault.leased_refresh import Refresher, Wanted
 from keyvault.leases import AnswerLease, LeaseAnchor
 from keyvault.log import LogGate
 from keyvault.results import caught
 from keyvault.scopes import REFUSED_PURPOSES, RefusedPurposes
 from keyvault.store.database import Database
+from keyvault.store.fenced_records import RecordKey
 from keyvault.system_keys import SystemKeys
 from keyvault.values import DataKey, KeyRequest, UnwrapRequest
 from keyvault.wrapped import WrappedKey, parse_wrapped
 from keyvault.wrapping import TargetKeys, WrappingKeys, target_keys
+
+R = TypeVar("R")
 
 _new_tuple = tuple.__new__
 
@@ -43,10 +48,24 @@ class LeasedIssuer(Issuer):
         """As `Issuer`; `kept` is this issuer's own."""
         super().__init__(database, custodies, keys, clock, leases, log=log, refused=refused)
         self._kept = kept
+        self._refresher = Refresher(self._admit_anew, clock, ttl=kept.ttl)
 
     def close(self) -> None:
         """Wipe what is kept in memory."""
+        self._refresher.close()
         self._kept.close()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is kept now."""
+        return len(self._kept) > 0
+
+    def drop(self, scopes: Collection[bytes], records: Collection[RecordKey], *, everything: bool) -> None:
+        """Wipe what is kept of these scopes (by id) and records, or all that is kept."""
+        if everything:
+            self._kept.drop_all()
+        elif scopes or records:
+            self._kept.drop_scopes(scopes, records)
 
     def generate(
         self, requests: Sequence[KeyRequest], lease: AnswerLease | None = None
@@ -73,14 +92,16 @@ class LeasedIssuer(Issuer):
             except KeyVaultError as error:
                 left.append(len(results))  # another thread has dropped the key, or the request is malformed
                 results.append(error)
-        if not self._kept.still_usable(soonest):
-            return self._wrap(requests, keys, lease)
-        if lease is not None:
-            lease.rest_on(soonest)
         if left:
-            made = self._wrap([requests[index] for index in left], [keys[index] for index in left], lease)
+            made = self._ask_for_rest(
+                self._wrap, len(requests), [requests[index] for index in left], [keys[index] for index in left], lease
+            )
             for index, result in zip(left, made, strict=True):
                 results[index] = result
+        if not self._rests(soonest, lease):
+            return self._wrap(requests, keys, lease)
+        if self._kept.nears_its_end(soonest):
+            self._refresh({(request.scopes, request.record, request.purpose): request for request in requests})
         return results
 
     def unwrap(
@@ -98,18 +119,74 @@ class LeasedIssuer(Issuer):
                 if isinstance(opened, bytearray | DecryptionFailedError | InvalidInputError):
                     results[index] = opened
                     soonest = min(soonest, found.expires)
-        if not self._kept.still_usable(soonest):
+        left = [index for index in range(len(requests)) if index not in results]
+        if left:
+            made = self._ask_for_rest(
+                self._unwrap,
+                len(requests),
+                [parsed[index] for index in left],
+                [requests[index] for index in left],
+                lease,
+            )
+            results |= zip(left, made, strict=True)
+        if not self._rests(soonest, lease):
             for opened in results.values():
                 if isinstance(opened, bytearray):
                     wipe(opened)
             return self._unwrap(parsed, requests, lease)
+        if self._kept.nears_its_end(soonest):
+            named = zip(parsed, requests, strict=True)
+            self._refresh({(p.header.encoded, r.purpose): r for p, r in named if isinstance(p, WrappedKey)})
+        return [results[index] for index in range(len(requests))]
+
+    def _rests(self, soonest: float, lease: AnswerLease | None) -> bool:
+        """Tell whether what was answered from memory still stands, and say until when. Asked last: what was not kept may have taken long."""
+        if not self._kept.still_usable(soonest):
+            return False
         if lease is not None:
             lease.rest_on(soonest)
-        left = [index for index in range(len(requests)) if index not in results]
-        if left:
-            made = self._unwrap([parsed[index] for index in left], [requests[index] for index in left], lease)
-            results |= zip(left, made, strict=True)
-        return [results[index] for index in range(len(requests))]
+        return True
+
+    def _ask_for_rest(
+        self, ask: Callable[..., list[R | KeyVaultError]], asked: int, *arguments: Any
+    ) -> list[R | KeyVaultError]:
+        """Ask for what is not kept. Of a batch of which something is kept, that is answered although the rest is not available."""
+        try:
+            return ask(*arguments)
+        except Unavailable as error:
+            left = len(arguments[0])
+            if left == asked:
+                raise
+            return [error] * left
+
+    def _refresh(self, used: Wanted) -> None:
+        """Have admitted anew what of this nears the end of its lease."""
+        names = self._kept.to_refresh(used.keys())
+        if names:
+            self._refresher.ask({name: used[name] for name in names})
+
+    def _admit_anew(self, wanted: Wanted) -> bool:
+        """Keep what is still allowed for another lease, and drop what is not any more; return whether all could be asked."""
+        new = {name: what for name, what in wanted.items() if isinstance(what, KeyRequest)}
+        old = {name: what for name, what in wanted.items() if isinstance(what, UnwrapRequest)}
+        results: dict[Hashable, object] = {}
+        if new:
+            results |= zip(new, self._wrap(list(new.values()), new_data_keys(len(new))), strict=True)
+        if old:
+            asked = list(old.values())
+            parsed = [caught(parse_wrapped, request.wrapped) for request in asked]
+            results |= zip(old, self._unwrap(parsed, asked), strict=True)
+        answered = True
+        for name, result in results.items():
+            if isinstance(result, DataKey):
+                wipe(result.plaintext)
+            elif isinstance(result, bytearray):
+                wipe(result)
+            elif isinstance(result, Unavailable):
+                answered = False
+            elif not isinstance(result, DecryptionFailedError | InvalidInputError):  # what the caller sent, not the key
+                self._kept.drop(name)
+        return answered
 
     def _after_wrapping(
         self,

@@ -7,12 +7,13 @@ lease, and what clocks may differ by, to the time of the fence; by then no proce
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from datetime import datetime
 from typing import NamedTuple
 
 from keyvault.clock import Clock
 from keyvault.expiry import ExpiryTimer
+from keyvault.leased_refresh import EARLIEST, is_due
 from keyvault.wrapped import WrappingKey
 
 LIMIT = 32_768
@@ -35,15 +36,12 @@ class LeasedKeys:
 
     def __init__(self, clock: Clock, *, ttl: float, limit: int = LIMIT) -> None:
         """Keep at most `limit` keys, each for `ttl` seconds from its lease's anchor."""
+        self.ttl = ttl
         self._clock = clock
-        self._ttl = ttl
         self._limit = limit
         self._keys: dict[Hashable, LeasedKey] = {}
         self._lock = threading.Lock()
         self._timer = ExpiryTimer(self._sweep)
-
-    def __len__(self) -> int:
-        return len(self._keys)
 
     def usable(self) -> dict[Hashable, LeasedKey]:
         """Return the keys that may be used at this moment; the caller asks `still_usable` before it gives out what it made."""
@@ -54,25 +52,65 @@ class LeasedKeys:
         """Tell whether a lease that ends at `expires` has not ended yet."""
         return self._clock.monotonic() < expires
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def nears_its_end(self, expires: float) -> bool:
+        """Tell whether a key whose lease ends at `expires` may have to be admitted anew: `to_refresh` knows."""
+        return expires - self._clock.monotonic() < self.ttl * EARLIEST
+
+    def to_refresh(self, names: Collection[Hashable]) -> set[Hashable]:
+        """Return those of these names whose keys should be admitted anew, because they are in use and their leases near their ends."""
+        now = self._clock.monotonic()
+        found = ((name, self._keys.get(name)) for name in names)
+        return {name for name, kept in found if kept and is_due(name, left=kept.expires - now, ttl=self.ttl)}
+
+    def drop(self, name: Hashable) -> None:
+        """Wipe a key before its lease ends."""
+        with self._lock:
+            leased = self._keys.pop(name, None)
+        if leased is not None:
+            leased.key.wipe()
+
+    def drop_scopes(self, scopes: Collection[bytes], records: Collection[tuple[bytes, bytes]]) -> None:
+        """Wipe the keys of these scopes (ids of 16 bytes), and of these records (with tags of 8 bytes), before their leases end."""
+        with self._lock:
+            kept = list(self._keys.items())
+        for name, leased in kept:
+            of = leased.key.header.scopes
+            if any(ref.scope_id in scopes or (ref.scope_id, ref.record_tag) in records for ref in of):
+                self.drop(name)
+
+    def drop_all(self) -> None:
+        """Wipe all keys before their leases end."""
+        with self._lock:
+            kept = list(self._keys.values())
+            self._keys.clear()
+        for leased in kept:
+            leased.key.wipe()
+
     def keep(self, name: Hashable, key: WrappingKey, *, anchor: float, due_at: datetime | None = None) -> None:
         """Keep a key that was admitted by a read after `anchor`; the cache wipes it from here on."""
         with self._lock:
             old = self._keys.pop(name, None)
-            self._keys[name] = LeasedKey(key, anchor + self._ttl, due_at)
+            made, later = LeasedKey(key, anchor + self.ttl, due_at), []
+            while self._keys and next(reversed(self._keys.values())).expires > made.expires:
+                later.append(
+                    self._keys.popitem()
+                )  # of a call that began later and was faster: sweeps rely on the order
+            self._keys[name] = made
+            self._keys.update(reversed(later))
             dropped = [] if old is None else [old]
             while len(self._keys) > self._limit:
                 dropped.append(self._keys.pop(next(iter(self._keys))))
         for leased in dropped:
             leased.key.wipe()
-        self._timer.arm(self._ttl)
+        self._timer.arm(self.ttl)
 
     def close(self) -> None:
         """Wipe everything."""
         self._timer.close()
-        with self._lock:
-            for leased in self._keys.values():
-                leased.key.wipe()
-            self._keys.clear()
+        self.drop_all()
 
     def _sweep(self) -> float | None:
         """Wipe what has expired; return when the next does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Self
 
@@ -11,6 +11,7 @@ from keyvault.admission import tag_of
 from keyvault.creation import ScopeCreator
 from keyvault.custody.base import Custody
 from keyvault.custody.former import former, named_in
+from keyvault.ending_watch import EndingReader, EndingWatch
 from keyvault.errors import KeyVaultError, ScopeDestroyedError, UnknownScopeError
 from keyvault.home import Home
 from keyvault.identity import decode_identity
@@ -24,6 +25,7 @@ from keyvault.scopes import Scope, ScopeKind
 from keyvault.sealing import Sealer
 from keyvault.states import Action, KeyState
 from keyvault.store import scopes as scope_store
+from keyvault.store.endings import Endings
 from keyvault.store.scopes import ScopeRow
 from keyvault.suspension import move_records, move_scopes
 from keyvault.values import (
@@ -170,6 +172,30 @@ class KeyVault(Sealer):
     def kept_keys(self) -> int:
         """Return how many wrapping keys are in memory under a lease."""
         return len(self._kept)
+
+    def watch_endings(self, told: Callable[[Endings], None], needed: Callable[[], bool]) -> EndingWatch:
+        """Return a watch, to be started and closed, that wipes what is kept of what ends elsewhere, and then tells it.
+
+        It looks while something is kept here, or `needed` says so.
+        """
+
+        def ended(endings: Endings) -> None:
+            self.drop_kept(endings)
+            told(endings)
+
+        issuer = self._issuer
+        return EndingWatch(
+            EndingReader(self._home.database, self._home.clock),
+            ended,
+            lambda: needed() or (isinstance(issuer, LeasedIssuer) and issuer.keeps),
+        )
+
+    def drop_kept(self, endings: Endings) -> None:
+        """Wipe what is kept in memory of what has ended elsewhere, before its lease does."""
+        if isinstance(self._issuer, LeasedIssuer):
+            self._issuer.drop(endings.scopes, endings.records, everything=endings.everything)
+        for custody in self._custodies.values():
+            custody.forget(None if endings.everything else endings.rings)
 
     # --- within ----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ Batch methods return one entry an input, in input order, each the value or its o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -132,3 +132,6 @@ class Custody(ABC):
     @abstractmethod
     def close(self) -> None:
         """Wipe the secrets that are kept in memory."""
+
+    def forget(self, rings: Collection[bytes] | None) -> None:  # noqa: B027 - most custodies keep nothing
+        """Wipe what is kept in memory of these rings (by id), or of all: nothing, where nothing is kept."""

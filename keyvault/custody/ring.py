@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from sqlalchemy.engine import Connection
@@ -190,6 +190,10 @@ class RingCustody(Custody):
     def close(self) -> None:
         """Wipe the opened states."""
         self._cache.close()
+
+    def forget(self, rings: Collection[bytes] | None) -> None:
+        """Wipe the opened states of these rings, or all."""
+        self._cache.forget(rings)
 
     # --- within -----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -104,12 +104,16 @@ class RingCache:
         with self._lock:
             self._drop(ring_id)
 
+    def forget(self, ring_ids: Collection[bytes] | None) -> None:
+        """Forget the states of these rings, or all."""
+        with self._lock:
+            for ring_id in list(self._rings) if ring_ids is None else ring_ids:
+                self._drop(ring_id)
+
     def close(self) -> None:
         """Forget all states."""
         self._timer.close()
-        with self._lock:
-            for ring_id in list(self._rings):
-                self._drop(ring_id)
+        self.forget(None)
 
     def _find(self, ring_id: bytes, epoch: int) -> CachedRing | None:
         self._sweep()

@@ -10,6 +10,7 @@ import msgspec
 from starlette.requests import Request
 
 from keyvault.errors import BodyTooLargeError, ContentTypeError, InvalidInputError
+from keyvault.formats import wipe
 from keyvault.service.wire import MAX_BODY_BYTES
 
 JSON = "application/json"
@@ -50,11 +51,13 @@ async def read_body(request: Request) -> bytearray:
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytearray) -> T:
-    """Return what a body says. `InvalidInputError` with the place at fault, and never with what stands there."""
+    """Return what a body says, and wipe it. `InvalidInputError` with the place at fault, and never with what stands there."""
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = _reason(error)
+    finally:
+        wipe(body)
     raise InvalidInputError(f"the body is not what /openapi.json says: {reason}")
 
 

@@ -19,6 +19,7 @@ from keyvault.service.failures import problem_of, status_of
 from keyvault.service.keys import wipe_answers
 from keyvault.service.notes import note_of
 from keyvault.service.operations import Operation
+from keyvault.service.wiping import WipedResponse
 from keyvault.service.wire import encoder
 from keyvault.tokens import Role
 
@@ -70,9 +71,10 @@ class Call:
                 note.failed(error)
                 return refusal(error)
             note.answered(answer)
-            content = encoder.encode(answer)
+            content = bytearray()
+            encoder.encode_into(answer, content)
             wipe_answers(answer)
-            return Response(content, media_type=JSON)
+            return WipedResponse(content)
 
         return Route(self.path, endpoint, methods=[self.method])
 

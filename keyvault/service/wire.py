@@ -128,6 +128,9 @@ class WrapItem(KeyItem, kw_only=True):
 
     data_key: bytes
 
+    def __repr__(self) -> str:
+        return f"WrapItem(scopes={len(self.scopes)})"
+
 
 class RewrapItem(KeyItem, kw_only=True):
     """As `keyvault.RewrapRequest`."""
@@ -173,6 +176,9 @@ class KeyAnswer(Answered):
     plaintext: bytearray | None = None
     wrapped: bytes | None = None
     error: ErrorAnswer | None = None
+
+    def __repr__(self) -> str:
+        return f"KeyAnswer(wrapped={self.wrapped!r}, error={self.error!r})"
 
 
 class KeyAnswers(Answered):

@@ -147,6 +147,9 @@ Index("ix_scopes_pending", scopes.c.destroy_id, sqlite_where=text("state = 'deac
 REMEMBERED = text("state = 'destroyed' AND lookup IS NOT NULL AND salt IS NULL")
 Index("ix_scopes_remembered", scopes.c.horizon, postgresql_where=REMEMBERED, sqlite_where=REMEMBERED)
 
+DESTROYED = text("state = 'destroyed'")
+Index("ix_scopes_destroyed", scopes.c.destroy_id, postgresql_where=DESTROYED, sqlite_where=DESTROYED)
+
 rings = Table(
     "rings",
     metadata,
@@ -189,6 +192,8 @@ fenced_records = Table(
 
 PENDING = text("state = 'deactivated'")
 Index("ix_fenced_records_pending", fenced_records.c.destroy_id, postgresql_where=PENDING, sqlite_where=PENDING)
+
+Index("ix_fenced_records_destroyed", fenced_records.c.destroy_id, postgresql_where=DESTROYED, sqlite_where=DESTROYED)
 
 certificate_openings = Table(
     "certificate_openings",
@@ -238,6 +243,10 @@ outbox = Table(
 
 UNLOGGED = text("leaf_index IS NULL")
 Index("ix_outbox_unlogged", outbox.c.id, postgresql_where=UNLOGGED, sqlite_where=UNLOGGED)
+
+ENDING = text("type IN ('destroy.fenced', 'key.destroyed', 'record.destroyed', 'scope.suspended', 'record.suspended')")
+"""Events that whoever keeps keys must hear of; as a text, because only so does a database know the index for it."""
+Index("ix_outbox_ending", outbox.c.id, postgresql_where=ENDING, sqlite_where=ENDING)
 
 unlogged_creations = Table(
     "unlogged_creations",

@@ -50,6 +50,7 @@ def leased(home: TestHome) -> Iterator[tuple[KeyVault, ManualClock, Counted]]:
         database = Counted(opened.settings.store)
         made = replace(assemble(opened.settings, database, opened.engine, path=opened.path), clock=clock)
         vault = KeyVault(made, leased=True)
+        vault._issuer._refresher.close()  # type: ignore[attr-defined] # these are about leases that nothing refreshes
         yield vault, clock, database
         vault._issuer.close()
         database.close()

@@ -1,4 +1,4 @@
-"""Tokens of the service."""
+"""Tokens of the service, and what it hears of endings by."""
 
 from __future__ import annotations
 
@@ -27,3 +27,18 @@ def upgrade() -> None:
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_tokens"),
     )
+    for table, column, name, where in ENDINGS:
+        op.execute(f"CREATE INDEX {name} ON {table} ({column}) WHERE {where}")
+
+
+ENDINGS = (
+    ("scopes", "destroy_id", "ix_scopes_destroyed", "state = 'destroyed'"),
+    ("fenced_records", "destroy_id", "ix_fenced_records_destroyed", "state = 'destroyed'"),
+    (
+        "outbox",
+        "id",
+        "ix_outbox_ending",
+        "type IN ('destroy.fenced', 'key.destroyed', 'record.destroyed', 'scope.suspended', 'record.suspended')",
+    ),
+)
+"""Indexes by which services hear at once of what others end."""
