@@ -12,7 +12,7 @@ from keyvault.client.kept_keys import KeptKeys, Lease
 from keyvault.clock import Clock
 from keyvault.envelope import Envelope, EnvelopeKey, split_envelope
 from keyvault.errors import DecryptionFailedError, InvalidInputError, KeyVaultError
-from keyvault.formats import MAGIC_BYTES, wipe
+from keyvault.formats import MAGIC_BYTES, Format, wipe
 from keyvault.results import caught, value_of
 from keyvault.values import OpenRequest, UnwrapRequest
 
@@ -20,6 +20,7 @@ SIZES = 4
 """Sizes of wrapped keys that are tried before one is taken apart: each number of scopes has its own, with a record and without."""
 
 Name: TypeAlias = tuple[bytes, bytes, str | None]
+"""The envelope's bytes through the end of its wrapped key, the associated data, and the purpose."""
 
 
 class Opening:
@@ -56,7 +57,7 @@ class Opening:
         results: list[bytes | KeyVaultError | None] = []
         for envelope, associated_data, purpose in wanted:
             for end in ends:
-                kept = get((envelope[MAGIC_BYTES:end], associated_data, purpose))
+                kept = get((envelope[:end], associated_data, purpose))
                 if kept is not None:
                     break
             else:
@@ -81,7 +82,7 @@ class Opening:
         split = [caught(split_envelope, request.envelope) for request in requests]
         named = [_name(item, request) for item, request in zip(split, requests, strict=True)]
         wanted = {
-            name: UnwrapRequest(wrapped=name[0], associated_data=name[1], purpose=name[2])
+            name: UnwrapRequest(wrapped=name[0][MAGIC_BYTES:], associated_data=name[1], purpose=name[2])
             for name in named
             if not isinstance(name, KeyVaultError)
         }
@@ -102,7 +103,7 @@ class Opening:
     ) -> None:
         if isinstance(key, KeyVaultError):
             return
-        end = MAGIC_BYTES + len(asked.wrapped)
+        end = len(name[0])
         if end not in self._ends:
             self._ends = (end, *self._ends)[:SIZES]
         self._kept.keep(name, asked, key, asked.wrapped, lease, drops=drops)
@@ -111,13 +112,13 @@ class Opening:
 def _name(item: Envelope | KeyVaultError, request: OpenRequest) -> Name | KeyVaultError:
     if isinstance(item, KeyVaultError):
         return item
-    return item.wrapped.raw, bytes(request.associated_data), request.purpose
+    return Format.ENVELOPE.value + item.wrapped.raw, bytes(request.associated_data), request.purpose
 
 
 def _envelope_key(name: Name, item: bytearray | KeyVaultError) -> EnvelopeKey | KeyVaultError:
     if isinstance(item, KeyVaultError):
         return item
     try:
-        return caught(EnvelopeKey, item, name[0], name[1])
+        return caught(EnvelopeKey, item, name[0][MAGIC_BYTES:], name[1])
     finally:
         wipe(item)
