@@ -16,9 +16,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from keyvault.client.remote import RemoteKeyVault as RemoteKeyVault
+    from keyvault.client.remote_async import AsyncRemoteKeyVault as AsyncRemoteKeyVault
     from keyvault.process_hardening import harden_process as harden_process
     from keyvault.scopes import Scope as Scope
     from keyvault.scopes import ScopeKind as ScopeKind
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from keyvault.values import DataKey as DataKey
     from keyvault.values import KeyRequest as KeyRequest
     from keyvault.values import OpenRequest as OpenRequest
+    from keyvault.values import Reuse as Reuse
     from keyvault.values import RewrapRequest as RewrapRequest
     from keyvault.values import ScopeInfo as ScopeInfo
     from keyvault.values import SealRequest as SealRequest
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from keyvault.vault import KeyVault as KeyVault
 
 _HOMES = {
+    "AsyncRemoteKeyVault": "keyvault.client.remote_async",
     "KeyVault": "keyvault.vault",
     "RemoteKeyVault": "keyvault.client.remote",
     "Scope": "keyvault.scopes",
@@ -45,6 +49,7 @@ _HOMES = {
             "DataKey",
             "KeyRequest",
             "OpenRequest",
+            "Reuse",
             "RewrapRequest",
             "ScopeInfo",
             "SealRequest",
@@ -56,12 +61,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncRemoteKeyVault",
     "DataKey",
     "KeyRequest",
     "KeyState",
     "KeyVault",
     "OpenRequest",
     "RemoteKeyVault",
+    "Reuse",
     "RewrapRequest",
     "Scope",
     "ScopeInfo",
@@ -70,6 +77,7 @@ __all__ = [
     "UnwrapRequest",
     "WrapRequest",
     "connect",
+    "connect_async",
     "harden_process",
     "open_vault",
 ]
@@ -86,14 +94,66 @@ def open_vault(home: Path | str, *, role: str = "issuer", leased: bool = False) 
     return KeyVault(open_home(home, role=role), leased=leased)
 
 
-def connect(url: str, *, token: str, ca_file: Path | str | None = None) -> RemoteKeyVault:
-    """Return the client of the service at `url`, with the methods of `KeyVault`; `ca_file` (PEM) says whose certificates are believed.
+def connect(
+    url: str | Sequence[str],
+    *,
+    token: str | Path | Callable[[], str],
+    ca_file: Path | str | None = None,
+    client_certificate: tuple[Path | str, Path | str] | None = None,
+    timeout: float = 10.0,
+    reuse: Reuse | bool = True,
+    keep: int = 50_000,
+) -> RemoteKeyVault:
+    """Return the client of the service at `url`, or at several nodes of it, with the methods of `KeyVault`.
 
-    Nothing is asked of the service yet. Raises `ConfigurationError` for a URL or a file that cannot be used.
+    `token` is a token, a path of a file that holds one, or what returns one; the last two are asked again when the service refuses the
+    token. `ca_file` (PEM) says whose certificates are believed, in the place of the system's; `client_certificate` names the files (PEM) of
+    a certificate and its key. `timeout`: seconds for a whole call, with all its retries. `reuse` limits what is sealed under one data key;
+    False gives every message its own. `keep`: how many data keys are kept in memory, each for its lease; 0 keeps none.
+
+    Nothing is asked of the service yet. Raises `ConfigurationError` for what cannot be used.
     """
+    from keyvault.client.options import client_options
     from keyvault.client.remote import RemoteKeyVault
 
-    return RemoteKeyVault(url, token=token, ca_file=ca_file)
+    return RemoteKeyVault(
+        client_options(
+            url,
+            token=token,
+            ca_file=ca_file,
+            client_certificate=client_certificate,
+            timeout=timeout,
+            reuse=reuse,
+            keep=keep,
+        )
+    )
+
+
+def connect_async(
+    url: str | Sequence[str],
+    *,
+    token: str | Path | Callable[[], str],
+    ca_file: Path | str | None = None,
+    client_certificate: tuple[Path | str, Path | str] | None = None,
+    timeout: float = 10.0,
+    reuse: Reuse | bool = True,
+    keep: int = 50_000,
+) -> AsyncRemoteKeyVault:
+    """As `connect`, for programs on asyncio: the methods are coroutines."""
+    from keyvault.client.options import client_options
+    from keyvault.client.remote_async import AsyncRemoteKeyVault
+
+    return AsyncRemoteKeyVault(
+        client_options(
+            url,
+            token=token,
+            ca_file=ca_file,
+            client_certificate=client_certificate,
+            timeout=timeout,
+            reuse=reuse,
+            keep=keep,
+        )
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from keyvault.errors import KeyVaultError, ServiceError
+import msgspec
+
+from keyvault.errors import InvalidInputError, KeyVaultError, ServiceError
+from keyvault.formats import wipe
 from keyvault.scopes import ScopeKind
 from keyvault.service import wire
 from keyvault.service.failures import from_wire
@@ -13,6 +16,31 @@ from keyvault.states import KeyState
 from keyvault.values import DataKey, KeyRequest, RewrapRequest, ScopeInfo, UnwrapRequest, WrapRequest
 
 T = TypeVar("T")
+MISSING_PART = "the service left out a part of its answer: its version does not fit this client's"
+
+
+def parts(make: Callable[[Sequence[T]], msgspec.Struct], items: Sequence[T]) -> Iterator[tuple[Sequence[T], bytes]]:
+    """Yield a batch in parts that the service takes, each with its body; no items, no part.
+
+    Raises `InvalidInputError` where an item alone is too large for a body.
+    """
+    if len(items) == 0:
+        return
+    if len(items) <= wire.MAX_BATCH:
+        body = wire.encoder.encode(make(items))
+        if len(body) <= wire.MAX_BODY_BYTES:
+            yield items, body
+            return
+        if len(items) == 1:
+            raise InvalidInputError(f"what is asked for one item has more than {wire.MAX_BODY_BYTES} bytes")
+    half = (len(items) + 1) // 2
+    yield from parts(make, items[:half])
+    yield from parts(make, items[half:])
+
+
+def names(items: Sequence[str]) -> wire.ScopeNames:
+    """Ask about scopes."""
+    return wire.ScopeNames(names=list(items))
 
 
 def generate(requests: Sequence[KeyRequest]) -> wire.GenerateKeys:
@@ -71,31 +99,45 @@ def rewrap(requests: Sequence[RewrapRequest]) -> wire.RewrapKeys:
 
 def data_keys(answers: wire.KeyAnswers, plaintexts: Sequence[bytes | None]) -> list[DataKey | KeyVaultError]:
     """Return data keys; where the service does not send a plaintext, because the caller has it, it stands in `plaintexts`."""
-    return [_data_key(answer, known) for answer, known in zip(answers.keys, plaintexts, strict=True)]
-
-
-def plaintexts(answers: wire.KeyAnswers) -> list[bytearray | KeyVaultError]:
-    """Return unwrapped data keys."""
     return [
-        from_wire(answer.error) if answer.error is not None else _there(answer.plaintext) for answer in answers.keys
+        _data_key(answer, known) for answer, known in zip(_of(answers.keys, len(plaintexts)), plaintexts, strict=True)
     ]
 
 
-def wrapped(answers: wire.KeyAnswers) -> list[bytes | KeyVaultError]:
-    """Return wrapped keys."""
-    return [from_wire(answer.error) if answer.error is not None else _there(answer.wrapped) for answer in answers.keys]
+def plaintexts(answers: wire.KeyAnswers, count: int) -> list[bytearray | KeyVaultError]:
+    """Return `count` unwrapped data keys."""
+    return [
+        from_wire(answer.error) if answer.error is not None else _there(answer.plaintext)
+        for answer in _of(answers.keys, count)
+    ]
 
 
-def scopes(answers: wire.ScopeAnswers) -> list[ScopeInfo | KeyVaultError]:
-    """Return scopes."""
-    return [_scope(answer) for answer in answers.scopes]
+def wrapped(answers: wire.KeyAnswers, count: int) -> list[bytes | KeyVaultError]:
+    """Return `count` wrapped keys."""
+    return [
+        from_wire(answer.error) if answer.error is not None else _there(answer.wrapped)
+        for answer in _of(answers.keys, count)
+    ]
 
 
-def records(answers: wire.RecordAnswers) -> list[KeyState | KeyVaultError]:
-    """Return states of records."""
+def wipe_keys(answers: msgspec.Struct) -> None:
+    """Overwrite the data keys of an answer that nobody gets."""
+    if isinstance(answers, wire.KeyAnswers):
+        for answer in answers.keys:
+            if answer.plaintext is not None:
+                wipe(answer.plaintext)
+
+
+def scopes(answers: wire.ScopeAnswers, count: int) -> list[ScopeInfo | KeyVaultError]:
+    """Return `count` scopes."""
+    return [_scope(answer) for answer in _of(answers.scopes, count)]
+
+
+def records(answers: wire.RecordAnswers, count: int) -> list[KeyState | KeyVaultError]:
+    """Return states of `count` records."""
     return [
         from_wire(answer.error) if answer.error is not None else KeyState(_there(answer.state))
-        for answer in answers.records
+        for answer in _of(answers.records, count)
     ]
 
 
@@ -127,5 +169,11 @@ def _scope(answer: wire.ScopeAnswer) -> ScopeInfo | KeyVaultError:
 
 def _there(value: T | None) -> T:
     if value is None:
-        raise ServiceError("the service left out a part of its answer: its version does not fit this client's")
+        raise ServiceError(MISSING_PART)
     return value
+
+
+def _of(answers: list[T], count: int) -> list[T]:
+    if len(answers) != count:
+        raise ServiceError(MISSING_PART)
+    return answers

@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
-import ssl
+import contextlib
+import threading
+import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self, TypeVar
 
 import httpx2
-import msgspec
 
-from keyvault.client import messages
-from keyvault.errors import ConfigurationError, KeyVaultError, ServiceError, Unavailable
+from keyvault.client import forks
+from keyvault.client.asking import Lost, Reply, Send, Steps
+from keyvault.client.core import RENEWED_AT_ONCE, ClientCore
+from keyvault.client.options import ClientOptions
+from keyvault.client.pushes import Pushes
+from keyvault.client.transports import Connections
+from keyvault.clock import Clock, SystemClock
+from keyvault.errors import KeyVaultError
+from keyvault.results import value_of
 from keyvault.sealing import Sealer
-from keyvault.service import wire
-from keyvault.service.failures import from_wire
 from keyvault.states import KeyState
-from keyvault.values import DataKey, KeyRequest, RewrapRequest, ScopeInfo, UnwrapRequest, WrapRequest
+from keyvault.values import (
+    DataKey,
+    KeyRequest,
+    OpenRequest,
+    RewrapRequest,
+    ScopeInfo,
+    SealRequest,
+    UnwrapRequest,
+    WrapRequest,
+)
 
-T = TypeVar("T", bound=msgspec.Struct)
-
-TIMEOUT = 10.0
+R = TypeVar("R")
 
 
 class RemoteKeyVault(Sealer):
-    """The service's keys, with the methods of `KeyVault`. Thread-safe; close it, or use it as a context manager."""
+    """The service's keys, with the methods of `KeyVault`, but for `list_scopes` and `migrate_scopes`, which the service does not offer.
 
-    def __init__(self, url: str, *, token: str, ca_file: Path | str | None = None) -> None:
+    Data is sealed and opened in this process, and never travels. Data keys are kept in memory for the lease that the service gives with
+    them. Each method raises `Unavailable` when no node of the service answers in time, `TokenRefusedError`, `NotPermittedError`, or what
+    `KeyVault` raises. Thread-safe, also in forked children; close it, or use it as a context manager.
+    """
+
+    def __init__(self, options: ClientOptions, clock: Clock | None = None) -> None:
         """As `keyvault.connect`."""
-        self._client = httpx2.Client(
-            base_url=url,
-            headers={"authorization": f"Bearer {token}", "content-type": "application/json"},
-            verify=_verification(ca_file),
-            timeout=TIMEOUT,
-        )
+        self._options = options
+        self._clock = clock or SystemClock()
+        self._closed = threading.Event()
+        self._begin()
+        forks.follow(self)
 
     def __enter__(self) -> Self:
         return self
@@ -41,81 +57,133 @@ class RemoteKeyVault(Sealer):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"RemoteKeyVault({', '.join(self._options.urls)})"
+
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+        """Wipe what is kept in memory; close the connections."""
+        self._closed.set()
+        self._core.kept.close()
+        self._connections.close()
+
+    # --- scopes ----------------------------------------------------------------------------------------------------
 
     def ensure_scopes(self, names: Sequence[str], *, renew: bool = False) -> list[ScopeInfo | KeyVaultError]:
         """As `KeyVault.ensure_scopes`."""
-        body = wire.EnsureScopes(names=list(names), renew=renew)
-        return messages.scopes(self._ask("/v1/scopes/ensure", body, wire.ScopeAnswers))
+        return self._run(self._core.calls.ensure_scopes(names, renew=renew))
 
     def describe(self, names: Sequence[str]) -> list[ScopeInfo | KeyVaultError]:
         """As `KeyVault.describe`."""
-        return self._scopes("/v1/scopes/describe", names)
+        return self._run(self._core.calls.scopes("describe", names))
 
     def suspend(self, names: Sequence[str]) -> list[ScopeInfo | KeyVaultError]:
         """As `KeyVault.suspend`."""
-        return self._scopes("/v1/scopes/suspend", names)
+        return self._run(self._core.calls.scopes("suspend", names))
 
     def resume(self, names: Sequence[str]) -> list[ScopeInfo | KeyVaultError]:
         """As `KeyVault.resume`."""
-        return self._scopes("/v1/scopes/resume", names)
+        return self._run(self._core.calls.scopes("resume", names))
 
     def suspend_records(self, name: str, records: Sequence[str]) -> list[KeyState | KeyVaultError]:
         """As `KeyVault.suspend_records`."""
-        return self._records("/v1/records/suspend", name, records)
+        return self._run(self._core.calls.records("suspend", name, records))
 
     def resume_records(self, name: str, records: Sequence[str]) -> list[KeyState | KeyVaultError]:
         """As `KeyVault.resume_records`."""
-        return self._records("/v1/records/resume", name, records)
+        return self._run(self._core.calls.records("resume", name, records))
+
+    # --- data keys -------------------------------------------------------------------------------------------------
 
     def generate_data_keys(self, requests: Sequence[KeyRequest]) -> list[DataKey | KeyVaultError]:
-        """As `KeyVault.generate_data_keys`."""
-        answers = self._ask("/v1/keys/generate", messages.generate(requests), wire.KeyAnswers)
-        return messages.data_keys(answers, [None] * len(requests))
+        """As `KeyVault.generate_data_keys`: always fresh ones."""
+        return [key for key, _ in self._run(self._core.calls.generate(requests))]
 
     def wrap_data_keys(self, requests: Sequence[WrapRequest]) -> list[DataKey | KeyVaultError]:
         """As `KeyVault.wrap_data_keys`."""
-        answers = self._ask("/v1/keys/wrap", messages.wrap(requests), wire.KeyAnswers)
-        return messages.data_keys(answers, [request.data_key for request in requests])
+        return [key for key, _ in self._run(self._core.calls.wrap(requests))]
 
     def unwrap_data_keys(self, requests: Sequence[UnwrapRequest]) -> list[bytearray | KeyVaultError]:
-        """As `KeyVault.unwrap_data_keys`."""
-        return messages.plaintexts(self._ask("/v1/keys/unwrap", messages.unwrap(requests), wire.KeyAnswers))
+        """As `KeyVault.unwrap_data_keys`; the caller gets copies of what is kept."""
+        return self._run(self._core.unwrap(requests))
 
     def rewrap_data_keys(self, requests: Sequence[RewrapRequest]) -> list[bytes | KeyVaultError]:
         """As `KeyVault.rewrap_data_keys`."""
-        return messages.wrapped(self._ask("/v1/keys/rewrap", messages.rewrap(requests), wire.KeyAnswers))
+        return [wrapped for wrapped, _ in self._run(self._core.calls.rewrap(requests))]
 
-    def _scopes(self, path: str, names: Sequence[str]) -> list[ScopeInfo | KeyVaultError]:
-        return messages.scopes(self._ask(path, wire.ScopeNames(names=list(names)), wire.ScopeAnswers))
+    # --- data ------------------------------------------------------------------------------------------------------
 
-    def _records(self, path: str, name: str, records: Sequence[str]) -> list[KeyState | KeyVaultError]:
-        body = wire.RecordNames(scope=name, records=list(records))
-        return messages.records(self._ask(path, body, wire.RecordAnswers))
+    def open(self, envelope: bytes, *, associated_data: bytes = b"", purpose: str | None = None) -> bytes:
+        """As `KeyVault.open`."""
+        kept = self._core.opening.one(envelope, associated_data, purpose)
+        if kept is not None:
+            return value_of(kept)
+        return super().open(envelope, associated_data=associated_data, purpose=purpose)
 
-    def _ask(self, path: str, body: msgspec.Struct, answered: type[T]) -> T:
+    def seal_many(self, requests: Sequence[SealRequest]) -> list[bytes | KeyVaultError]:
+        """As `KeyVault.seal_many`; messages may share data keys, within `Reuse`."""
+        return self._run(self._core.sealing.many(requests))
+
+    def open_many(self, requests: Sequence[OpenRequest]) -> list[bytes | KeyVaultError]:
+        """As `KeyVault.open_many`."""
+        return self._run(self._core.opening.many(requests))
+
+    # --- within ----------------------------------------------------------------------------------------------------
+
+    def begin_anew(self) -> None:
+        """In a forked child: wipe what the parent kept, and leave its connections alone."""
+        self._core.kept.forget()
+        self._parents = self._connections  # to close them would take locks that nobody may give back
+        self._begin()
+
+    def _begin(self) -> None:
+        self._connections = Connections(self._options, self._clock)
+        self._core = ClientCore(self._options, self._clock)
+        self._core.kept.wake = self._start_renewing
+        self._listens = False
+
+    def _run(self, steps: Steps[R]) -> R:
+        """Take steps, and return what they come to."""
+        said: Reply | Lost | None = None
         try:
-            response = self._client.post(path, content=wire.encoder.encode(body))
-        except httpx2.TransportError as error:
-            raise Unavailable(f"the key service does not answer ({type(error).__name__}): try again") from error
-        if response.status_code == httpx2.codes.OK:
-            return _decoded(response.content, answered)
-        raise from_wire(_decoded(response.content, wire.Problem).error)
+            while True:
+                step = steps.send(said)
+                if self._closed.is_set():
+                    raise KeyVaultError("this client was closed: connect again")
+                if isinstance(step, Send):
+                    said = self._connections.send(step)
+                else:
+                    said = None
+                    time.sleep(step.seconds)
+        except StopIteration as done:
+            result: R = done.value
+            return result
+        finally:
+            steps.close()
+            if not self._listens and len(self._core.kept) > 0:
+                self._start_listening()
 
+    def _start_renewing(self) -> None:
+        threading.Thread(target=self._renew, name="keyvault-renewal", daemon=True).start()
 
-def _decoded(content: bytes, answered: type[T]) -> T:
-    try:
-        return msgspec.json.decode(content, type=answered)
-    except msgspec.DecodeError as error:
-        raise ServiceError("what answers is not a key service of this version: check the URL") from error
+    def _renew(self) -> None:
+        core = self._core
+        while (batch := core.kept.take_due(RENEWED_AT_ONCE)) and not self._closed.is_set():
+            with contextlib.suppress(KeyVaultError):  # none but that the client was closed
+                self._run(core.renew(batch))
 
+    def _start_listening(self) -> None:
+        self._listens = True
+        threading.Thread(target=self._listen, name="keyvault-push", daemon=True).start()
 
-def _verification(ca_file: Path | str | None) -> ssl.SSLContext | bool:
-    if ca_file is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=str(ca_file))
-    except OSError as error:
-        raise ConfigurationError(f"{ca_file} is not a file of certificates (PEM) that can be read") from error
+    def _listen(self) -> None:
+        pushes = Pushes(self._options, self._core.kept)
+        while not self._closed.is_set():
+            # Whatever ends a stream, another is begun; the bound does not rest on it.
+            with (
+                contextlib.suppress(httpx2.TransportError, KeyVaultError),
+                self._connections.events(pushes.listen()) as (status, events),
+            ):
+                if pushes.opened(status):
+                    for event in events:
+                        pushes.heard(event.event, event.data)
+            self._closed.wait(pushes.ended())

@@ -6,6 +6,7 @@ A block that begins with `python` or `console` is run; one that only shows somet
 
 from __future__ import annotations
 
+import asyncio
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -102,3 +103,18 @@ def test_the_readme_shows_both_kinds() -> None:
 )
 def test_dots_stand_for_any_lines(expected: list[str], actual: list[str], same: bool) -> None:
     assert console.matches(expected, actual) is same
+
+
+def test_the_clients_example_runs_against_a_service(tmp_path: Path) -> None:
+    home = embedded_home(tmp_path)
+    token = tmp_path / "token"
+    token.write_text(issue_token(home.path))
+    names: dict[str, object] = {}
+    for block in blocks(ROOT / "docs" / "client.md", "python"):
+        exec(compile(block.text, "docs/client.md", "exec"), names)  # noqa: S102 - the documents are ours
+    with served(home.path, log=tmp_path / "log") as service:
+        assert names["store_and_read"](service.url, token) == b"..."  # type: ignore[operator]
+        with keyvault.connect(service.url, token=token) as vault:
+            vault.ensure_scopes(["user/1"])
+            envelope = vault.seal(b"....", ["user/1"], associated_data=b"calls/17")
+        assert asyncio.run(names["read"](service.url, token, envelope)) == b"...."  # type: ignore[operator]

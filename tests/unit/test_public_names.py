@@ -52,3 +52,13 @@ def test_importing_it_loads_neither_a_database_nor_a_vault_driver(statement: str
     program = f"{statement}; import sys; print(*[name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_client_is_made_without_a_database_a_vault_driver_or_a_server() -> None:
+    heavy = ("sqlalchemy", "alembic", "psycopg", "hvac", "requests", "urllib3", "starlette", "uvicorn")
+    program = (
+        "import sys; from keyvault import connect, connect_async; connect('http://localhost', token='t').close(); "
+        f"connect_async('http://localhost', token='t'); print(*[name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
