@@ -7,7 +7,7 @@ lease, and what clocks may differ by, to the time of the fence; by then no proce
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -53,10 +53,16 @@ class LeasedKeys:
 
     def keep(self, name: Hashable, key: WrappingKey, *, anchor: float, due_at: datetime | None = None) -> None:
         """Keep a key that was admitted by a read after `anchor`; the cache wipes it from here on."""
+        self.keep_all([(name, key, due_at)], anchor=anchor)
+
+    def keep_all(self, keys: Iterable[tuple[Hashable, WrappingKey, datetime | None]], *, anchor: float) -> None:
+        """Keep keys, each with its name and when its first scope is due, as `keep` does."""
+        expires, dropped = anchor + self._ttl, []
         with self._lock:
-            old = self._keys.pop(name, None)
-            self._keys[name] = LeasedKey(key, anchor + self._ttl, due_at)
-            dropped = [] if old is None else [old]
+            for name, key, due_at in keys:
+                if (old := self._keys.pop(name, None)) is not None:
+                    dropped.append(old)
+                self._keys[name] = LeasedKey(key, expires, due_at)
             while len(self._keys) > self._limit:
                 dropped.append(self._keys.pop(next(iter(self._keys))))
         for leased in dropped:
