@@ -36,16 +36,19 @@ Marks = Mapping[RecordKey, RecordRow]
 MAX_RECORD_BYTES = 512
 
 
-def address_request(
-    request: KeyRequest, scopes: Mapping[str, Scope], rows: Mapping[str, AnyRow], index_key: bytes
-) -> Targets:
+def address_request(request: KeyRequest, rows: Mapping[str, AnyRow], index_key: bytes) -> Targets:
     """Return the keys that a request for a new wrapped key means, in its order; `rows` by scope name.
 
-    Raises `UnknownScopeError`, `RecordsNotSupportedError`, or `InvalidInputError` for a wrong number of scopes.
+    A name with a row is not read again: only canonical names ever come to have one. Raises `InvalidScopeError`, `UnknownScopeError`,
+    `RecordsNotSupportedError`, or `InvalidInputError` for a wrong number of scopes.
     """
-    if not 1 <= len(request.scopes) <= MAX_SCOPES or len(set(request.scopes)) != len(request.scopes):
+    names = request.scopes
+    found = [rows[name] for name in names if name in rows]
+    unknown = [] if len(found) == len(names) else [Scope.parse(name) for name in names if name not in rows]
+    if not 1 <= len(names) <= MAX_SCOPES or (len(names) > 1 and len(set(names)) != len(names)):
         raise InvalidInputError(f"a key is asked for under 1 to {MAX_SCOPES} different scopes")
-    found = [_known(scopes[name], rows.get(name)) for name in request.scopes]
+    if unknown:
+        raise UnknownScopeError(f"no such {unknown[0].kind.value} scope: create it with ensure_scopes first")
     if request.record is None:
         return tuple([Target(row) for row in found])
     if not any(row.kind is ScopeKind.COMMUNICATIONS for row in found):
@@ -132,12 +135,6 @@ def check_record(mark: RecordRow) -> None:
         raise ScopeFencedError(f"{record} is being destroyed; it never comes back")
     if mark.state is KeyState.DESTROYED:
         raise ScopeDestroyedError(f"{record} is destroyed, and its key with it; permanent")
-
-
-def _known(scope: Scope, row: AnyRow | None) -> AnyRow:
-    if row is None:
-        raise UnknownScopeError(f"no such {scope.kind.value} scope: create it with ensure_scopes first")
-    return row
 
 
 def _referred(reference: ScopeShareRef, rows: Mapping[bytes, AnyRow]) -> Target:

@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from keyvault.errors import InvalidFormatError, InvalidInputError
 
+_SHA256 = SHA256()
+
 MAGIC_BYTES = 4
 NONCE_BYTES = 12
 TAG_BYTES = 16
@@ -78,7 +80,7 @@ def check_associated_data(associated_data: Bytes) -> None:
 def hkdf(ikm: Bytes, *, salt: bytes, info: bytes, length: int) -> bytearray:
     """HKDF-SHA256, extract and expand (RFC 5869), into a buffer that the caller clears. An empty salt is 32 zero bytes."""
     output = bytearray(length)
-    HKDF(algorithm=SHA256(), length=length, salt=salt, info=info).derive_into(ikm, output)
+    HKDF(_SHA256, length, salt, info).derive_into(ikm, output)
     return output
 
 

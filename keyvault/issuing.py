@@ -17,11 +17,11 @@ from keyvault.batches import uncollected
 from keyvault.clock import Clock
 from keyvault.custody.base import Custody
 from keyvault.errors import KeyVaultError
-from keyvault.formats import wipe
+from keyvault.formats import NONCE_BYTES, random_pieces, wipe
 from keyvault.leases import AnswerLease, LeaseAnchor
 from keyvault.log import LogGate
 from keyvault.results import caught, value_of
-from keyvault.scopes import REFUSED_PURPOSES, RefusedPurposes, Scope
+from keyvault.scopes import REFUSED_PURPOSES, RefusedPurposes
 from keyvault.store import fenced_records, issuable
 from keyvault.store import log as log_store
 from keyvault.store.database import Database
@@ -29,7 +29,7 @@ from keyvault.store.issuable import IssuableScope
 from keyvault.system_keys import SystemKeys
 from keyvault.transit.base import DATA_KEY_BYTES
 from keyvault.values import DataKey, KeyRequest, RewrapRequest, UnwrapRequest, WrapRequest
-from keyvault.wrapped import WrappedKey, parse_wrapped
+from keyvault.wrapped import WrappedKey, check_wrappable, parse_wrapped
 from keyvault.wrapping import TargetKeys, WrappingKeys, WrappingKeySource, target_keys, wiped
 
 LOG_ATTEMPTS = 5
@@ -105,18 +105,28 @@ class Issuer:
     ) -> list[DataKey | KeyVaultError]:
         anchor = self._leases.take()
         admitted = self._admit_requests(requests)
-        wrapping_keys = self._wrapping_keys.fresh(item for item in admitted if not isinstance(item, KeyVaultError))
-
-        def wrap(targets: Targets | KeyVaultError, key: bytearray, request: KeyRequest) -> DataKey:
-            wrapping_key = value_of(wrapping_keys[target_keys(value_of(targets))])
-            return DataKey(plaintext=key, wrapped=wrapping_key.wrap(key, request.associated_data))
-
+        names = [item if isinstance(item, KeyVaultError) else target_keys(item) for item in admitted]
+        groups = {
+            name: targets
+            for name, targets in zip(names, admitted, strict=True)
+            if not isinstance(name, KeyVaultError) and not isinstance(targets, KeyVaultError)
+        }
+        wrapping_keys = self._wrapping_keys.fresh(groups)
+        nonces = random_pieces(len(requests), NONCE_BYTES)
+        results: list[DataKey | KeyVaultError] = []
         with wiped(wrapping_keys):
-            results = [caught(wrap, *item) for item in zip(admitted, keys, requests, strict=True)]
+            for name, key, nonce, request in zip(names, keys, nonces, requests, strict=True):
+                try:
+                    wrapping_key = value_of(wrapping_keys[value_of(name)])
+                    check_wrappable(key, request.associated_data)
+                    wrapped = wrapping_key.wrap_under(nonce, key, request.associated_data)
+                    results.append(DataKey(key, wrapped))
+                except KeyVaultError as error:
+                    results.append(error)
             self._leases.check(anchor)
             if lease is not None:
                 lease.rest_on(self._leases.end(anchor))
-            self._after_wrapping(anchor, requests, admitted, wrapping_keys)
+            self._after_wrapping(anchor, requests, names, groups, wrapping_keys)
         return results
 
     @uncollected()
@@ -146,7 +156,8 @@ class Issuer:
         self,
         anchor: float,
         requests: Sequence[KeyRequest],
-        admitted: Sequence[Targets | KeyVaultError],
+        names: Sequence[TargetKeys | KeyVaultError],
+        groups: Mapping[TargetKeys, Targets],
         wrapping_keys: WrappingKeys[TargetKeys],
     ) -> None:
         """Take keys over from `wrapping_keys`, which are wiped otherwise: none here."""
@@ -163,24 +174,16 @@ class Issuer:
     # --- what may be issued -------------------------------------------------------------------------------------------
 
     def _admit_requests(self, requests: Sequence[KeyRequest]) -> list[Targets | KeyVaultError]:
-        parsed = {name: caught(Scope.parse, name) for name in {n for request in requests for n in request.scopes}}
-        scopes = {name: scope for name, scope in parsed.items() if isinstance(scope, Scope)}
-        lookups = {name: self._keys.lookup(scope.canonical) for name, scope in scopes.items()}
+        lookups = self._keys.lookups({name for request in requests for name in request.scopes})
 
         def work(connection: Connection) -> tuple[list[Targets | KeyVaultError], Marks, set[bytes]]:
             found = issuable.newest_by_lookup(connection, lookups.values())
             rows = {name: found[lookup] for name, lookup in lookups.items() if lookup in found}
-
-            def address(request: KeyRequest) -> Targets:
-                for name in request.scopes:
-                    value_of(parsed[name])
-                return address_request(request, scopes, rows, self._keys.index)
-
-            addressed = [caught(address, request) for request in requests]
+            addressed = [caught(address_request, request, rows, self._keys.index) for request in requests]
             return (
                 addressed,
                 _marks(connection, addressed),
-                log_store.held(connection, {row.id for row in rows.values()}),
+                log_store.held(connection, [row.id for row in rows.values()]),
             )
 
         addressed, marks, held = self._database.read(work)
@@ -191,13 +194,16 @@ class Issuer:
             unlogged = caught(self._log.settle)
             addressed, marks, held = self._database.read(work)
         now = self._clock.now()
-
-        def admit(targets: Targets | KeyVaultError, request: KeyRequest) -> Targets:
-            admit_request(value_of(targets), request.purpose, marks, now, self._refused)
-            check_logged(value_of(targets), held, unlogged)
-            return value_of(targets)
-
-        return [caught(admit, *item) for item in zip(addressed, requests, strict=True)]
+        admitted: list[Targets | KeyVaultError] = []
+        for targets, request in zip(addressed, requests, strict=True):
+            try:
+                admit_request(value_of(targets), request.purpose, marks, now, self._refused)
+                if held:
+                    check_logged(value_of(targets), held, unlogged)
+                admitted.append(targets)
+            except KeyVaultError as error:
+                admitted.append(error)
+        return admitted
 
     def _admit_wrapped(
         self, parsed: Sequence[WrappedKey | KeyVaultError], requests: Sequence[UnwrapRequest]

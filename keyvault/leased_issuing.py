@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 from keyvault.admission import Targets
@@ -22,8 +23,8 @@ from keyvault.store.database import Database
 from keyvault.store.fenced_records import RecordKey
 from keyvault.system_keys import SystemKeys
 from keyvault.values import DataKey, KeyRequest, UnwrapRequest
-from keyvault.wrapped import WrappedKey, parse_wrapped
-from keyvault.wrapping import TargetKeys, WrappingKeys, target_keys
+from keyvault.wrapped import WrappedKey, WrappingKey, parse_wrapped
+from keyvault.wrapping import TargetKeys, WrappingKeys
 
 R = TypeVar("R")
 
@@ -77,11 +78,11 @@ class LeasedIssuer(Issuer):
         left: list[int] = []
         for request, key, nonce in zip(requests, keys, nonces, strict=True):
             found = kept((request.scopes, request.record, request.purpose))
-            if found is None or (found.due_at is not None and found.due_at <= now):
+            wrapping_key, expires, due_at = found or _NOTHING_KEPT
+            if wrapping_key is None or (due_at is not None and due_at <= now):
                 left.append(len(results))
                 results.append(_NOT_KEPT)
                 continue
-            wrapping_key, expires, _ = found
             if expires < soonest:  # noqa: PLR1730 - `min` would be one more call for every key
                 soonest = expires
             try:
@@ -192,17 +193,20 @@ class LeasedIssuer(Issuer):
         self,
         anchor: float,
         requests: Sequence[KeyRequest],
-        admitted: Sequence[Targets | KeyVaultError],
+        names: Sequence[TargetKeys | KeyVaultError],
+        groups: Mapping[TargetKeys, Targets],
         wrapping_keys: WrappingKeys[TargetKeys],
     ) -> None:
         """Keep each wrapping key under the form of the request that it was admitted for."""
-        for request, targets in zip(requests, admitted, strict=True):
-            if isinstance(targets, KeyVaultError):
+        keys: list[tuple[Hashable, WrappingKey, datetime | None]] = []
+        for request, name in zip(requests, names, strict=True):
+            if isinstance(name, KeyVaultError):
                 continue
-            key = wrapping_keys.pop(target_keys(targets), None)
+            key = wrapping_keys.pop(name, None)
             if key is not None and not isinstance(key, KeyVaultError):
-                due = min((row.due_at for row, _ in targets if row.due_at is not None), default=None)
-                self._kept.keep((request.scopes, request.record, request.purpose), key, anchor=anchor, due_at=due)
+                due = min([row.due_at for row, _ in groups[name] if row.due_at is not None], default=None)
+                keys.append(((request.scopes, request.record, request.purpose), key, due))
+        self._kept.keep_all(keys, anchor=anchor)
 
     def _after_unwrapping(
         self,
@@ -212,13 +216,16 @@ class LeasedIssuer(Issuer):
         wrapping_keys: WrappingKeys[bytes],
     ) -> None:
         """Keep each wrapping key under the header that it belongs to."""
+        keys: list[tuple[Hashable, WrappingKey, datetime | None]] = []
         for request, item in zip(requests, admitted, strict=True):
             if isinstance(item, KeyVaultError):
                 continue
             wrapped: WrappedKey = item[0]
             key = wrapping_keys.pop(wrapped.header.encoded, None)
             if key is not None and not isinstance(key, KeyVaultError):
-                self._kept.keep((wrapped.header.encoded, request.purpose), key, anchor=anchor)
+                keys.append(((wrapped.header.encoded, request.purpose), key, None))
+        self._kept.keep_all(keys, anchor=anchor)
 
 
 _NOT_KEPT = KeyVaultError("not kept under a lease")
+_NOTHING_KEPT = (None, math.inf, None)

@@ -7,7 +7,7 @@ lease, and what clocks may differ by, to the time of the fence; by then no proce
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -91,16 +91,19 @@ class LeasedKeys:
 
     def keep(self, name: Hashable, key: WrappingKey, *, anchor: float, due_at: datetime | None = None) -> None:
         """Keep a key that was admitted by a read after `anchor`; the cache wipes it from here on."""
+        self.keep_all([(name, key, due_at)], anchor=anchor)
+
+    def keep_all(self, keys: Iterable[tuple[Hashable, WrappingKey, datetime | None]], *, anchor: float) -> None:
+        """Keep keys, each with its name and when its first scope is due, as `keep` does."""
+        expires = anchor + self.ttl
+        new = {name: LeasedKey(key, expires, due_at) for name, key, due_at in keys}
         with self._lock:
-            old = self._keys.pop(name, None)
-            made, later = LeasedKey(key, anchor + self.ttl, due_at), []
-            while self._keys and next(reversed(self._keys.values())).expires > made.expires:
-                later.append(
-                    self._keys.popitem()
-                )  # of a call that began later and was faster: sweeps rely on the order
-            self._keys[name] = made
+            dropped = [old for name in new if (old := self._keys.pop(name, None)) is not None]
+            later = []  # of calls that began later and were faster: sweeps rely on the order
+            while self._keys and next(reversed(self._keys.values())).expires > expires:
+                later.append(self._keys.popitem())
+            self._keys.update(new)
             self._keys.update(reversed(later))
-            dropped = [] if old is None else [old]
             while len(self._keys) > self._limit:
                 dropped.append(self._keys.pop(next(iter(self._keys))))
         for leased in dropped:

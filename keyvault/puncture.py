@@ -221,6 +221,9 @@ def _derive_below(seed: bytes, first: int, height: int, leaves: Sequence[int], d
         if high - low == 1:
             derived[leaves[low]] = bytearray(_descend(seed, leaves[low], height))
             continue
+        if high - low == 1 << height:
+            derived |= zip(leaves[low:high], map(bytearray, _all_below(seed, height)), strict=True)
+            continue
         left, right = expand(seed)
         middle = first + (1 << height - 1)
         cut = bisect_left(leaves, middle, low, high)
@@ -228,6 +231,15 @@ def _derive_below(seed: bytes, first: int, height: int, leaves: Sequence[int], d
             stack.append((right, middle, height - 1, cut, high))
         if low < cut:
             stack.append((left, first, height - 1, low, cut))
+
+
+def _all_below(seed: bytes, height: int) -> list[bytes]:
+    """Return the seeds of all leaves that lie `height` levels below the node of `seed`, from left to right."""
+    seeds = [seed]
+    for _ in range(height):
+        pairs = [_expanded(seed) for seed in seeds]
+        seeds = [half for pair in pairs for half in (pair[:SEED_BYTES], pair[SEED_BYTES:])]
+    return seeds
 
 
 def _descend(seed: bytes, leaf: int, height: int) -> bytes:

@@ -19,6 +19,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 from keyvault.errors import InvalidFormatError, InvalidInputError
 from keyvault.formats import Bytes, labelled, wipe
@@ -36,16 +37,19 @@ _SLOT = struct.Struct(">H")
 _ENTRY = struct.Struct(">H32sQ8s32s")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
-class ScopeNode:
+class ScopeNode(NamedTuple):
     """What a scope's keys come from: the seed of the left child (32 bytes), and the records.
 
     `records` is the seed of the right child (32 bytes) while no record is erased (`keyvault.puncture_records.new_records`), and
-    afterwards the reference to the entry that `keyvault.puncture_records.parse_root` reads. The value owns its buffers.
+    afterwards the reference to the entry that `keyvault.puncture_records.parse_root` reads. The value owns its buffers. A tuple,
+    because one is made for every scope of a batch.
     """
 
     scope_seed: bytearray
     records: bytearray | EntryRef
+
+    def __repr__(self) -> str:
+        return "ScopeNode()"
 
     def share(self, scope_id: bytes) -> bytearray:
         """Return the share (32 bytes) that the whole scope gives to a wrapping key. The caller wipes it.
@@ -133,12 +137,12 @@ class RingState:
         The caller wipes them. Raises as `derive` for slots beyond the capacity and after `wipe`.
         """
         wanted = set(slots)
-        self._check_slots(wanted)
+        self._check_slots(sorted(wanted)[:: max(len(wanted) - 1, 1)])
         nodes: dict[int, ScopeNode] = {}
         for slot, node in self.slots.derive_many(wanted).items():
             scope_seed, records_seed = expand(node)
             wipe(node)
-            nodes[slot] = ScopeNode(scope_seed=bytearray(scope_seed), records=bytearray(records_seed))
+            nodes[slot] = ScopeNode(bytearray(scope_seed), bytearray(records_seed))
         for slot in wanted & self._by_slot.keys():
             kept = self._by_slot[slot].copy()
             nodes[slot] = ScopeNode(scope_seed=kept.scope_seed, records=kept.records)

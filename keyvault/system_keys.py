@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
@@ -42,6 +42,17 @@ class SystemKeys:
     def lookup(self, canonical: bytes) -> bytes:
         """Return the 32-byte HMAC-SHA256 under which a canonical name is found."""
         return hmac.digest(self.index, canonical, "sha256")
+
+    def lookups(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Return the look-up of each name, canonical or not; names that UTF-8 cannot carry are left out."""
+        found = {}
+        for name in names:
+            try:
+                encoded = name.encode()
+            except UnicodeEncodeError:
+                continue
+            found[name] = self.lookup(encoded)
+        return found
 
     def pseudonym_of(self, what: str, value: str) -> bytes:
         """Return the 32-byte pseudonym of an account, person or ticket; equal values of other sorts differ."""

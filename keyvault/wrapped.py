@@ -193,9 +193,7 @@ class WrappingKey:
 
         Raises `InvalidInputError` for other lengths, and `KeyVaultError` after 2^32 wraps or after `wipe`.
         """
-        if not MIN_DEK_BYTES <= len(dek) <= MAX_DEK_BYTES:
-            raise InvalidInputError(f"a data key has {MIN_DEK_BYTES} to {MAX_DEK_BYTES} bytes, this one has {len(dek)}")
-        check_associated_data(associated_data)
+        check_wrappable(dek, associated_data)
         return self.wrap_under(os.urandom(NONCE_BYTES), dek, associated_data)
 
     def wrap_under(self, nonce: bytes, dek: Bytes, associated_data: Bytes = b"") -> bytes:
@@ -243,12 +241,19 @@ class WrappingKey:
         return self._aead
 
 
-def fresh_wrapping_key(references: Sequence[bytes], shares: Sequence[Bytes]) -> WrappingKey:
-    """Derive a KEK under a fresh random salt; `references` are `encode_reference` of 1 to 8 different scopes.
+def check_wrappable(dek: Bytes, associated_data: Bytes) -> None:
+    """Raise `InvalidInputError` unless a data key has 16 to 64 bytes and its associated data at most 64 KiB."""
+    if not MIN_DEK_BYTES <= len(dek) <= MAX_DEK_BYTES:
+        raise InvalidInputError(f"a data key has {MIN_DEK_BYTES} to {MAX_DEK_BYTES} bytes, this one has {len(dek)}")
+    check_associated_data(associated_data)
+
+
+def fresh_wrapping_key(salt: bytes, references: Sequence[bytes], shares: Sequence[Bytes]) -> WrappingKey:
+    """Derive a KEK under a salt, 32 fresh random bytes; `references` are `encode_reference` of 1 to 8 different scopes.
 
     As `derive_wrapping_key`, without taking the header apart again: for batches.
     """
-    start = _FIXED.pack(_MAGIC, SUITE, 0, len(references), os.urandom(SALT_BYTES))
+    start = _FIXED.pack(_MAGIC, SUITE, 0, len(references), salt)
     return _derive(b"".join((start, *references)), shares)
 
 
@@ -264,7 +269,7 @@ def derive_wrapping_key(header: Header, shares: Sequence[Bytes]) -> WrappingKey:
 
 def _derive(encoded: bytes, shares: Sequence[Bytes]) -> WrappingKey:
     count = encoded[_COUNT_AT]
-    if len(shares) != count or any(len(share) != SHARE_BYTES for share in shares):
+    if list(map(len, shares)) != [SHARE_BYTES] * count:
         raise InvalidInputError(f"expected {count} shares of {SHARE_BYTES} bytes, one a scope")
     ikm = bytearray().join(shares)
     salt = encoded[_FIXED.size - SALT_BYTES : _FIXED.size]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from typing import TypeVar
 
 from keyvault.admission import Targets
 from keyvault.custody.base import Custody, Share, Target
 from keyvault.errors import ConfigurationError, KeyVaultError
-from keyvault.formats import wipe
+from keyvault.formats import random_pieces, wipe
 from keyvault.results import caught, value_of
 from keyvault.wrapped import (
+    SALT_BYTES,
     Header,
     WrappedKey,
     WrappingKey,
@@ -41,16 +43,19 @@ class WrappingKeySource:
         """`custodies` by custody byte."""
         self._custodies = custodies
 
-    def fresh(self, groups: Iterable[Targets]) -> WrappingKeys[TargetKeys]:
-        """Give each group of targets a wrapping key under a fresh salt; the caller wipes them all (`wiped`)."""
-        distinct = {target_keys(group): group for group in groups}
-        targets = {key: target for keys, group in distinct.items() for key, target in zip(keys, group, strict=True)}
+    def fresh(self, groups: Mapping[TargetKeys, Targets]) -> WrappingKeys[TargetKeys]:
+        """Give each group of targets, by its `target_keys`, a wrapping key under a fresh salt; the caller wipes them all (`wiped`)."""
+        targets = {key: target for keys, group in groups.items() for key, target in zip(keys, group, strict=True)}
         shares = self._each(
             list(targets.values()), lambda target: target, lambda custody, some: custody.fresh_shares(some)
         )
         by_key = dict(zip(targets, shares, strict=True))
+        salts = random_pieces(len(groups), SALT_BYTES)
         try:
-            return {keys: caught(_derive_fresh, group, by_key) for keys, group in distinct.items()}
+            return {
+                keys: caught(_derive_fresh, salt, group, [by_key[key] for key in keys])
+                for salt, (keys, group) in zip(salts, groups.items(), strict=True)
+            }
         finally:
             for share in shares:
                 if isinstance(share, Share):
@@ -81,25 +86,25 @@ class WrappingKeySource:
         ask: Callable[[Custody, Sequence[T]], Sequence[R | KeyVaultError]],
     ) -> list[R | KeyVaultError]:
         """Ask each item's own custody, and answer in the items' order."""
-        answers: dict[int, R | KeyVaultError] = {}
-        for code in {target_of(item).row.custody for item in items}:
-            indices = [index for index, item in enumerate(items) if target_of(item).row.custody == code]
+        codes = [target_of(item).row.custody for item in items]
+        answers: dict[int, Iterator[R | KeyVaultError]] = {}
+        for code in set(codes):
+            some = [item for item, its_code in zip(items, codes, strict=True) if its_code == code]
             custody = self._custodies.get(code)
             if custody is None:
-                lost = ConfigurationError(f"custody {code} is not available in this home")
-                answers |= dict.fromkeys(indices, lost)
-                continue
-            answers |= zip(indices, ask(custody, [items[index] for index in indices]), strict=True)
-        return [answers[index] for index in range(len(items))]
+                answers[code] = repeat(ConfigurationError(f"custody {code} is not available in this home"))
+            else:
+                answers[code] = iter(ask(custody, some))
+        return [next(answers[code]) for code in codes]
 
 
-def _derive_fresh(group: Targets, shares: Mapping[tuple[bytes, bytes], Share | KeyVaultError]) -> WrappingKey:
-    given = [value_of(shares[target.key]) for target in group]
-    references = [
-        encode_reference(row.id, row.custody, row.generation, tag, share.token)
-        for (row, tag), share in zip(group, given, strict=True)
-    ]
-    return fresh_wrapping_key(references, [share.secret for share in given])
+def _derive_fresh(salt: bytes, group: Targets, shares: Sequence[Share | KeyVaultError]) -> WrappingKey:
+    references, secrets = [], []
+    for (row, tag), given in zip(group, shares, strict=True):
+        secret, token = value_of(given)
+        references.append(encode_reference(row.id, row.custody, row.generation, tag, token))
+        secrets.append(secret)
+    return fresh_wrapping_key(salt, references, secrets)
 
 
 def _derive_again(header: Header, shares: Mapping[Token, bytearray | KeyVaultError]) -> WrappingKey:

@@ -217,36 +217,37 @@ class RingCustody(Custody):
         self, ring_id: bytes, places: Sequence[_Place], items: Sequence[T], work: _Work[T, R]
     ) -> list[R | KeyVaultError]:
         """Do it with the state at hand, and what is missing in that once more with the state as it is now."""
-        epoch = max(place.epoch for place in places)
-        results: dict[int, R | KeyVaultError] = {}
-        left = list(range(len(items)))
-        for again in (False, True):
-            if again:
-                self._cache.drop(ring_id)
-            some = [(places[index].slot or 0, items[index]) for index in left]
+        epoch = max([place.epoch for place in places])
+        wanted = [(place.slot or 0, item) for place, item in zip(places, items, strict=True)]
+        try:
+            results = self._once(ring_id, epoch, wanted, work)
+        except KeyVaultError as error:
+            return [error] * len(items)
+        # An entry of erased records that is not there was replaced since this state was read.
+        left = [index for index, result in enumerate(results) if isinstance(result, KeyMissingError)]
+        if left:
+            self._cache.drop(ring_id)
             try:
-                with self._cache.borrow(ring_id, epoch) as ring:
-                    results |= zip(left, _each(ring, some, work), strict=True)
+                again = self._once(ring_id, epoch, [wanted[index] for index in left], work)
             except KeyVaultError as error:
-                results |= dict.fromkeys(left, error)
-                break
-            # An entry of erased records that is not there was replaced since this state was read.
-            left = [index for index in left if isinstance(results[index], KeyMissingError)]
-            if not left:
-                break
-        return [results[index] for index in range(len(items))]
+                again = [error] * len(left)
+            for index, result in zip(left, again, strict=True):
+                results[index] = result
+        return results
 
-
-def _each(ring: CachedRing, items: Sequence[tuple[int, T]], work: _Work[T, R]) -> list[R | KeyVaultError]:
-    """Call `work` on the items, each with its slot, whose nodes are left."""
-    nodes = ring.loaded.state.derive_many(slot for slot, _ in items)
-    try:
-        made = iter(work(ring, [(nodes[slot], item) for slot, item in items if slot in nodes]))
-        gone = PuncturedError("this scope's node was punctured; nothing can be derived from it any more")
-        return [next(made) if slot in nodes else gone for slot, _ in items]
-    finally:
-        for node in nodes.values():
-            node.wipe()
+    def _once(
+        self, ring_id: bytes, epoch: int, items: Sequence[tuple[int, T]], work: _Work[T, R]
+    ) -> list[R | KeyVaultError]:
+        """Call `work` on the items, each with its slot, whose nodes are left."""
+        with self._cache.borrow(ring_id, epoch) as ring:
+            nodes = ring.loaded.state.derive_many([slot for slot, _ in items])
+            try:
+                made = iter(work(ring, [(nodes[slot], item) for slot, item in items if slot in nodes]))
+                gone = PuncturedError("this scope's node was punctured; nothing can be derived from it any more")
+                return [next(made) if slot in nodes else gone for slot, _ in items]
+            finally:
+                for node in nodes.values():
+                    node.wipe()
 
 
 def _shares_of_records(

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from keyvault.scopes import ScopeKind
 from keyvault.states import KeyState, SuspendedBy
-from keyvault.store.dialects import conditions, insert_rows
+from keyvault.store.dialects import conditions, insert_rows, joined_conditions
 from keyvault.store.tables import destructions, rings, scopes
 
 
@@ -53,7 +53,7 @@ def newest_by_lookup(connection: Connection, lookups: Iterable[bytes]) -> dict[b
     """
     wanted = set(lookups)
     found: dict[bytes, ScopeRow] = {}
-    for condition in conditions(connection, scopes.c.lookup, wanted):
+    for condition in joined_conditions(connection, scopes.c.lookup, wanted):
         for row in connection.execute(_SELECT.where(condition, LIVE)).fetchall():
             found[row[LOOKUP_AT]] = _value(row)
     for condition in conditions(connection, scopes.c.lookup, wanted - found.keys()):

@@ -21,7 +21,7 @@ from keyvault.errors import ConfigurationError, StoreError, StoreVersionError, U
 from keyvault.events import EventType, make_event
 from keyvault.scopes import ScopeKind
 from keyvault.states import KeyState
-from keyvault.store import destructions, intents, outbox, rings, system
+from keyvault.store import destructions, intents, issuable, outbox, rings, system
 from keyvault.store import scopes as scope_store
 from keyvault.store.database import Database
 from keyvault.store.destructions import Destruction
@@ -338,3 +338,22 @@ def test_creators_that_take_slots_of_one_ring_at_once_never_stand_in_each_others
         list(pool.map(create, range(1, creators + 1)))
     assert len(attempts) == creators * 5, "a transaction was ended by a deadlock, and run again"
     assert store.read(lambda c: rings.by_id(c, [ring_id]))[ring_id].chunks == creators
+
+
+@pytest.mark.parametrize("newest_by_lookup", [scope_store.newest_by_lookup, issuable.newest_by_lookup])
+def test_live_look_ups_are_joined_and_not_compared_each_with_each(newest_by_lookup: Any, postgres_url: str) -> None:
+    """PostgreSQL compares again what a hash index found: with the whole array, which took minutes of large batches."""
+    database = Database(postgres_url)
+    migrate(database)
+    asked: list[tuple[str, Any]] = []
+    sa.event.listen(database.engine, "before_cursor_execute", lambda *call: asked.append((call[2], call[3])))
+
+    def plan(connection: sa.Connection) -> str:
+        newest_by_lookup(connection, [secrets.token_bytes(32) for _ in range(500)])
+        live, values = asked[0]
+        return "\n".join(line for (line,) in connection.exec_driver_sql(f"EXPLAIN {live}", values))
+
+    found = database.read(plan)
+    database.close()
+    assert "on unnest wanted" in found
+    assert "ANY" not in found

@@ -13,6 +13,7 @@ from keyvault.errors import (
     AlreadyDueError,
     DecryptionFailedError,
     InvalidInputError,
+    InvalidScopeError,
     PurposeNotAllowedError,
     RecordsNotSupportedError,
     ScopeDestroyedError,
@@ -64,7 +65,7 @@ RING_ROWS = {name: row(name, custody=CustodyCode.RING) for name in NAMES}
 
 
 def admit(request: KeyRequest, rows: Mapping[str, ScopeRow], marks: Marks = NO_MARKS) -> Targets:
-    targets = address_request(request, SCOPES, rows, INDEX_KEY)
+    targets = address_request(request, rows, INDEX_KEY)
     admit_request(targets, request.purpose, marks, NOW)
     return targets
 
@@ -112,6 +113,15 @@ def test_dedicated_custody_has_no_keys_for_records(record: str) -> None:
 def test_an_unknown_scope_is_refused_by_its_kind_alone() -> None:
     with pytest.raises(UnknownScopeError, match=r"^no such consumer scope: create it with ensure_scopes first$"):
         admit(KeyRequest(scopes=(MONTH, PERSON)), {MONTH: ROWS[MONTH]})
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "consumer/acct-1", "consumer/acct-1/%41", "consumer/acct-1/\udcff", PERSON + "/x"]
+)
+@pytest.mark.parametrize("others", [(), (PERSON,), (BUSINESS,), tuple(NAMES[:8])])
+def test_what_is_no_name_is_refused_as_such_whatever_else_is_asked_for(wrong: str, others: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidScopeError):
+        admit(KeyRequest(scopes=(*others, wrong)), {PERSON: ROWS[PERSON]})
 
 
 @pytest.mark.parametrize(("state", "error"), STATES)

@@ -41,8 +41,10 @@ def test_the_forms_that_are_looked_for_are_those_that_would_show() -> None:
         lambda: wire.WrapItem(scopes=("user/u-1",), data_key=KEY),
         lambda: wire.WrapKeys(keys=[wire.WrapItem(scopes=("user/u-1",), data_key=KEY)]),
         lambda: wire.KeyAnswers(lease=1.0, keys=[wire.KeyAnswer(plaintext=bytearray(KEY), wrapped=b"KVW")]),
-        lambda: fresh_wrapping_key([encode_reference(bytes(16), 2, 1, b"", b"")], [KEY]),
-        lambda: LeasedKey(fresh_wrapping_key([encode_reference(bytes(16), 2, 1, b"", b"")], [KEY]), 1.0, None),
+        lambda: fresh_wrapping_key(secrets.token_bytes(32), [encode_reference(bytes(16), 2, 1, b"", b"")], [KEY]),
+        lambda: LeasedKey(
+            fresh_wrapping_key(secrets.token_bytes(32), [encode_reference(bytes(16), 2, 1, b"", b"")], [KEY]), 1.0, None
+        ),
         lambda: WipedResponse(bytearray(msgspec.json.encode(KEY))),
     ],
 )
@@ -53,13 +55,15 @@ def test_no_value_shows_its_key(made: Callable[[], object]) -> None:
 
 
 def _unwrap_another() -> None:
-    wrapping_key = fresh_wrapping_key([encode_reference(bytes(16), 2, 1, b"", b"")], [KEY])
+    wrapping_key = fresh_wrapping_key(secrets.token_bytes(32), [encode_reference(bytes(16), 2, 1, b"", b"")], [KEY])
     wrapped = wrapping_key.wrap(KEY)
-    fresh_wrapping_key([encode_reference(bytes(16), 2, 1, b"", b"")], [KEY]).unwrap(parse_wrapped(wrapped))
+    fresh_wrapping_key(secrets.token_bytes(32), [encode_reference(bytes(16), 2, 1, b"", b"")], [KEY]).unwrap(
+        parse_wrapped(wrapped)
+    )
 
 
 def _wrap_after_wiping() -> None:
-    wrapping_key = fresh_wrapping_key([encode_reference(bytes(16), 2, 1, b"", b"")], [KEY])
+    wrapping_key = fresh_wrapping_key(secrets.token_bytes(32), [encode_reference(bytes(16), 2, 1, b"", b"")], [KEY])
     wrapping_key.wipe()
     wrapping_key.wrap(KEY)
 
@@ -73,8 +77,10 @@ def _decode(body: bytes) -> None:
     [
         _unwrap_another,
         _wrap_after_wiping,
-        lambda: fresh_wrapping_key([encode_reference(bytes(16), 2, 1, b"", b"")], [KEY + KEY]),
-        lambda: fresh_wrapping_key([encode_reference(bytes(16), 2, 1, b"", b"")], [KEY]).wrap(KEY * 3),
+        lambda: fresh_wrapping_key(secrets.token_bytes(32), [encode_reference(bytes(16), 2, 1, b"", b"")], [KEY + KEY]),
+        lambda: fresh_wrapping_key(secrets.token_bytes(32), [encode_reference(bytes(16), 2, 1, b"", b"")], [KEY]).wrap(
+            KEY * 3
+        ),
         lambda: _decode(b'{"keys":[{"scopes":["user/u-1"],"data_key":' + msgspec.json.encode(KEY) + b',"more":1}]}'),
         lambda: _decode(b'{"keys":[{"scopes":["user/u-1"],"data_key":[' + msgspec.json.encode(KEY) + b"]}]}"),
         lambda: _decode(b'{"keys":[{"scopes":["user/u-1"],"data_key":"' + KEY.hex().encode() + b'!"}]}'),

@@ -78,6 +78,10 @@ def test_many_slots_give_the_nodes_that_each_gives_alone() -> None:
     assert {slot for slot, node in nodes.items() if isinstance(node.records, EntryRef)} == {5, 6}
 
 
+def test_a_node_shows_no_secret() -> None:
+    assert repr(ring().derive(1)) == "ScopeNode()"
+
+
 def test_the_nodes_own_their_buffers() -> None:
     state = ring()
     for node in state.derive_many([1, 5]).values():

@@ -175,3 +175,7 @@ def test_a_home_beside_another_homes_engine_does_not_open(tmp_path: Path) -> Non
     ):
         pytest.fail("it opened")
     assert second.path.exists()
+
+
+def test_many_names_are_looked_up_as_each_is_and_what_utf_8_cannot_carry_is_left_out() -> None:
+    assert KEYS.lookups(["a", "b/ü", "\udcff"]) == {"a": KEYS.lookup(b"a"), "b/ü": KEYS.lookup("b/ü".encode())}

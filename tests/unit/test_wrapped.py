@@ -350,17 +350,17 @@ def test_a_reader_is_asked_for_what_is_missing_and_no_more() -> None:
 
 def test_a_fresh_wrapping_key_has_the_header_that_its_scopes_make() -> None:
     references = [reference.encoded for reference in HEADER.scopes]
-    one, other = (fresh_wrapping_key(references, SHARES) for _ in range(2))
+    salt = bytes(range(32))
+    one, other = (fresh_wrapping_key(salt, references, SHARES), fresh_wrapping_key(salt[::-1], references, SHARES))
     assert one.header.scopes == HEADER.scopes
-    assert len(one.header.salt) == 32
-    assert one.header.salt != other.header.salt
+    assert one.header.salt == salt
     assert one.wrap(DEK)[:39] == b"KVW\x01\x01\x00\x02" + one.header.salt
     wrapped = parse_wrapped(one.wrap(DEK, b"ad"))
     assert derive_wrapping_key(one.header, SHARES).unwrap(wrapped, b"ad") == DEK
     with pytest.raises(DecryptionFailedError):
         other.unwrap(wrapped, b"ad")
     with pytest.raises(InvalidInputError, match=r"^expected 2 shares of 32 bytes, one a scope$"):
-        fresh_wrapping_key(references, SHARES[:1])
+        fresh_wrapping_key(salt, references, SHARES[:1])
     assert repr(one) == "WrappingKey(scopes=2)"
 
 
