@@ -1,16 +1,23 @@
-"""`python -m bench [formats] [custody] [service] [ring] [sweep] [log] [audit]`, started by `make bench` beside the real servers."""
+"""`python -m bench [formats] [custody] [service] [ring] [sweep] [log] [http] [audit]`, started by `make bench` beside the real servers."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import audit, custody, formats, log, ring, rows, service, sweep
+from bench import audit, custody, formats, http, log, ring, rows, service, sweep
 from tests.servers import description
 
-ALL = ("formats", "custody", "service", "ring", "sweep", "log", "audit")
+ALL = ("formats", "custody", "service", "ring", "sweep", "log", "http", "audit")
 
 ALONE = {"formats": formats.run, "audit": audit.run}
-SERVED = {"custody": custody.run, "service": service.run, "ring": ring.run, "sweep": sweep.run, "log": log.run}
+SERVED = {
+    "custody": custody.run,
+    "service": service.run,
+    "ring": ring.run,
+    "sweep": sweep.run,
+    "log": log.run,
+    "http": http.run,
+}
 
 
 def main(chosen: list[str]) -> int:

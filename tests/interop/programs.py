@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
-import tempfile
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.servers.go_toolchain import BUILD, cache_dir, digest_of, find_go, lock, run_with_progress
-from tests.servers.process import ServerError, say, tail
+from tests.servers.go_programs import built
 
 _MODULE = tuple(Path(__file__).parent / "go" / name for name in ("go.mod", "go.sum", "main.go"))
 _FSCK = "github.com/transparency-dev/tessera/cmd/fsck"
@@ -29,32 +26,7 @@ PATIENCE_SECONDS = 120
 @cache
 def programs() -> Path:
     """Return the folder with `interop` and `fsck`, building them if need be: a minute on 2 cores. Raises ServerError."""
-    directory = cache_dir() / f"interop-{digest_of(*_MODULE)}"
-    built = directory / "bin"
-    if not built.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        with lock(directory / "lock", "the verifiers"):
-            if not built.exists():
-                _build(built)
-    return built
-
-
-def _build(built: Path) -> None:
-    """Build beside the final place and move the whole there, so that a broken build is never taken for one."""
-    log = built.with_name("build.log")
-    say("Building other people's verifiers of the log for the tests: once, about a minute")
-    with tempfile.TemporaryDirectory(dir=built.parent, prefix="build-") as name:
-        for path in _MODULE:
-            shutil.copy(path, name)
-        (Path(name) / "bin").mkdir()
-        command = [str(find_go()), *BUILD, "bin/", ".", _FSCK]
-        status = run_with_progress(command, what="the verifiers", cwd=Path(name), log=log)
-        if status != 0:
-            raise ServerError(
-                f"the verifiers could not be built: go ended with status {status}; {log} ends with\n{tail(log)}\n"
-                "Mend that (often the network, or a full disk) and run this again: it goes on from Go's caches."
-            )
-        (Path(name) / "bin").replace(built)
+    return built("interop", _MODULE, packages=(".", _FSCK), what="other people's verifiers of the log")
 
 
 def judge(check: str, cases: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -1,0 +1,3 @@
+module keyvault/bench/load
+
+go 1.26
