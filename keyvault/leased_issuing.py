@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from keyvault.custody.base import Custody
 from keyvault.errors import DecryptionFailedError, InvalidInputError, KeyVaultError, Unavailable
 from keyvault.formats import NONCE_BYTES, check_associated_data, random_pieces, wipe
 from keyvault.issuing import Admitted, Issuer, new_data_keys
-from keyvault.leased_keys import LeasedKeys
+from keyvault.leased_keys import LeasedKey, LeasedKeys
 from keyvault.leased_refresh import Refresher, Wanted
 from keyvault.leases import AnswerLease, LeaseAnchor
 from keyvault.log import LogGate
@@ -72,8 +72,36 @@ class LeasedIssuer(Issuer):
         self, requests: Sequence[KeyRequest], lease: AnswerLease | None = None
     ) -> list[DataKey | KeyVaultError]:
         """Give fresh 32-byte data keys, from what is kept where it is kept."""
-        keys, nonces = new_data_keys(len(requests)), random_pieces(len(requests), NONCE_BYTES)
-        kept, now, soonest = self._kept.usable().get, self._clock.now(), math.inf
+        keys = new_data_keys(len(requests))
+        results, left, soonest = self._wrap_kept(self._kept.usable(), requests, keys)
+        if left:
+            made = self._ask_for_rest(
+                self._wrap, len(requests), [requests[index] for index in left], [keys[index] for index in left], lease
+            )
+            for index, result in zip(left, made, strict=True):
+                results[index] = result
+        if not self._rests(soonest, lease):
+            return self._wrap(requests, keys, lease)
+        self._refresh_requested(requests, soonest)
+        return results
+
+    def generate_kept(self, requests: Sequence[KeyRequest], lease: AnswerLease) -> list[DataKey | KeyVaultError] | None:
+        """As `generate`, without waiting for anything; None unless all can be answered from what is kept."""
+        keys = new_data_keys(len(requests))
+        results, left, soonest = self._wrap_kept(self._kept.at_hand(), requests, keys)
+        if left or not self._rests(soonest, lease):
+            for key in keys:
+                wipe(key)
+            return None
+        self._refresh_requested(requests, soonest)
+        return results
+
+    def _wrap_kept(
+        self, kept_keys: Mapping[Hashable, LeasedKey], requests: Sequence[KeyRequest], keys: Sequence[bytearray]
+    ) -> tuple[list[DataKey | KeyVaultError], list[int], float]:
+        """Return the data keys under what is kept, the indices of those that it does not answer, and when the first lease used ends."""
+        nonces = random_pieces(len(requests), NONCE_BYTES)
+        kept, now, soonest = kept_keys.get, self._clock.now(), math.inf
         results: list[DataKey | KeyVaultError] = []
         left: list[int] = []
         for request, key, nonce in zip(requests, keys, nonces, strict=True):
@@ -93,33 +121,14 @@ class LeasedIssuer(Issuer):
             except KeyVaultError as error:
                 left.append(len(results))  # another thread has dropped the key, or the request is malformed
                 results.append(error)
-        if left:
-            made = self._ask_for_rest(
-                self._wrap, len(requests), [requests[index] for index in left], [keys[index] for index in left], lease
-            )
-            for index, result in zip(left, made, strict=True):
-                results[index] = result
-        if not self._rests(soonest, lease):
-            return self._wrap(requests, keys, lease)
-        if self._kept.nears_its_end(soonest):
-            self._refresh({(request.scopes, request.record, request.purpose): request for request in requests})
-        return results
+        return results, left, soonest
 
     def unwrap(
         self, requests: Sequence[UnwrapRequest], lease: AnswerLease | None = None
     ) -> list[bytearray | KeyVaultError]:
         """Give back data keys, from what is kept where it is kept."""
         parsed = [caught(parse_wrapped, request.wrapped) for request in requests]
-        kept, soonest = self._kept.usable(), math.inf
-        results: dict[int, bytearray | KeyVaultError] = {}
-        for index, (item, request) in enumerate(zip(parsed, requests, strict=True)):
-            if isinstance(item, KeyVaultError):
-                results[index] = item
-            elif found := kept.get((item.header.encoded, request.purpose)):
-                opened = caught(found.key.unwrap, item, request.associated_data)
-                if isinstance(opened, bytearray | DecryptionFailedError | InvalidInputError):
-                    results[index] = opened
-                    soonest = min(soonest, found.expires)
+        results, soonest = _unwrap_kept(self._kept.usable(), parsed, requests)
         left = [index for index in range(len(requests)) if index not in results]
         if left:
             made = self._ask_for_rest(
@@ -131,14 +140,22 @@ class LeasedIssuer(Issuer):
             )
             results |= zip(left, made, strict=True)
         if not self._rests(soonest, lease):
-            for opened in results.values():
-                if isinstance(opened, bytearray):
-                    wipe(opened)
+            _wipe_all(results.values())
             return self._unwrap(parsed, requests, lease)
-        if self._kept.nears_its_end(soonest):
-            named = zip(parsed, requests, strict=True)
-            self._refresh({(p.header.encoded, r.purpose): r for p, r in named if isinstance(p, WrappedKey)})
+        self._refresh_parsed(parsed, requests, soonest)
         return [results[index] for index in range(len(requests))]
+
+    def unwrap_kept(
+        self, requests: Sequence[UnwrapRequest], lease: AnswerLease
+    ) -> list[bytearray | KeyVaultError] | None:
+        """As `unwrap`, without waiting for anything; None unless all can be answered from what is kept."""
+        parsed = [caught(parse_wrapped, request.wrapped) for request in requests]
+        results, soonest = _unwrap_kept(self._kept.at_hand(), parsed, requests)
+        if len(results) < len(requests) or not self._rests(soonest, lease):
+            _wipe_all(results.values())
+            return None
+        self._refresh_parsed(parsed, requests, soonest)
+        return list(results.values())
 
     def _rests(self, soonest: float, lease: AnswerLease | None) -> bool:
         """Tell whether what was answered from memory still stands, and say until when. Asked last: what was not kept may have taken long."""
@@ -159,6 +176,17 @@ class LeasedIssuer(Issuer):
             if left == asked:
                 raise
             return [error] * left
+
+    def _refresh_requested(self, requests: Sequence[KeyRequest], soonest: float) -> None:
+        if self._kept.nears_its_end(soonest):
+            self._refresh({(request.scopes, request.record, request.purpose): request for request in requests})
+
+    def _refresh_parsed(
+        self, parsed: Sequence[WrappedKey | KeyVaultError], requests: Sequence[UnwrapRequest], soonest: float
+    ) -> None:
+        if self._kept.nears_its_end(soonest):
+            named = zip(parsed, requests, strict=True)
+            self._refresh({(p.header.encoded, r.purpose): r for p, r in named if isinstance(p, WrappedKey)})
 
     def _refresh(self, used: Wanted) -> None:
         """Have admitted anew what of this nears the end of its lease."""
@@ -225,6 +253,31 @@ class LeasedIssuer(Issuer):
             if key is not None and not isinstance(key, KeyVaultError):
                 keys.append(((wrapped.header.encoded, request.purpose), key, None))
         self._kept.keep_all(keys, anchor=anchor)
+
+
+def _unwrap_kept(
+    kept: Mapping[Hashable, LeasedKey],
+    parsed: Sequence[WrappedKey | KeyVaultError],
+    requests: Sequence[UnwrapRequest],
+) -> tuple[dict[int, bytearray | KeyVaultError], float]:
+    """Return by index what can be answered from what is kept, and when the first lease used ends."""
+    results: dict[int, bytearray | KeyVaultError] = {}
+    soonest = math.inf
+    for index, (item, request) in enumerate(zip(parsed, requests, strict=True)):
+        if isinstance(item, KeyVaultError):
+            results[index] = item
+        elif found := kept.get((item.header.encoded, request.purpose)):
+            opened = caught(found.key.unwrap, item, request.associated_data)
+            if isinstance(opened, bytearray | DecryptionFailedError | InvalidInputError):
+                results[index] = opened
+                soonest = min(soonest, found.expires)
+    return results, soonest
+
+
+def _wipe_all(results: Iterable[object]) -> None:
+    for opened in results:
+        if isinstance(opened, bytearray):
+            wipe(opened)
 
 
 _NOT_KEPT = KeyVaultError("not kept under a lease")

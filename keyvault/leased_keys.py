@@ -48,6 +48,10 @@ class LeasedKeys:
         self._sweep()
         return self._keys
 
+    def at_hand(self) -> dict[Hashable, LeasedKey]:
+        """Return what is kept, without looking for what has expired: for callers that must not wait. They, too, ask `still_usable`."""
+        return self._keys
+
     def still_usable(self, expires: float) -> bool:
         """Tell whether a lease that ends at `expires` has not ended yet."""
         return self._clock.monotonic() < expires

@@ -145,6 +145,11 @@ class KeyVault(Sealer):
         """Give fresh 32-byte data keys, in plaintext and wrapped; `lease` is told until when they may be kept."""
         return self._issuer.generate(requests, lease)
 
+    def generate_kept(self, requests: Sequence[KeyRequest], lease: AnswerLease) -> list[DataKey | KeyVaultError] | None:
+        """As `generate_data_keys`, from what is kept under a lease alone, for callers that must not wait; None where that does not do."""
+        issuer = self._issuer
+        return issuer.generate_kept(requests, lease) if isinstance(issuer, LeasedIssuer) else None
+
     def wrap_data_keys(
         self, requests: Sequence[WrapRequest], lease: AnswerLease | None = None
     ) -> list[DataKey | KeyVaultError]:
@@ -159,6 +164,13 @@ class KeyVault(Sealer):
         Errors an item: a `ScopeError`, `InvalidFormatError`, `DecryptionFailedError`, `KeyMissingError`.
         """
         return self._issuer.unwrap(requests, lease)
+
+    def unwrap_kept(
+        self, requests: Sequence[UnwrapRequest], lease: AnswerLease
+    ) -> list[bytearray | KeyVaultError] | None:
+        """As `unwrap_data_keys`, from what is kept under a lease alone, for callers that must not wait; None where that does not do."""
+        issuer = self._issuer
+        return issuer.unwrap_kept(requests, lease) if isinstance(issuer, LeasedIssuer) else None
 
     def rewrap_data_keys(self, requests: Sequence[RewrapRequest]) -> list[bytes | KeyVaultError]:
         """Return the wrapped keys under other scopes; the data keys stay what they are."""

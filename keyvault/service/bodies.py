@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from keyvault.errors import BodyTooLargeError, ContentTypeError, InvalidInputError
 from keyvault.formats import wipe
@@ -35,7 +35,7 @@ _PLACE = re.compile(r" - at `[$][][.a-z_0-9]*`\Z")
 
 
 async def read_body(request: Request) -> bytearray:
-    """Return a request's body. `BodyTooLargeError` as soon as it is known to have more than `MAX_BODY_BYTES`; `ContentTypeError`."""
+    """Return a request's body. `BodyTooLargeError` as soon as it is known to have more than `MAX_BODY_BYTES`; `ContentTypeError`, `ClientDisconnect`."""
     content_type = request.headers.get("content-type")
     if content_type is None or not _JSON_TYPE.fullmatch(content_type):
         raise ContentTypeError(f"a body is JSON, and its Content-Type is {JSON}")
@@ -43,11 +43,15 @@ async def read_body(request: Request) -> bytearray:
     if length.isdecimal() and int(length) > MAX_BODY_BYTES:
         raise _too_large()
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
         if len(body) > MAX_BODY_BYTES:
             raise _too_large()
-    return body
+        if not message.get("more_body", False):
+            return body
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytearray) -> T:

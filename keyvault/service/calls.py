@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from keyvault.errors import KeyVaultError
 from keyvault.service.access import Access, Caller
@@ -27,11 +28,16 @@ OF_BODIES = (400, 413, 415)
 OF_PARAMETERS = (400,)
 
 
+def never(_caller: Caller, _asked: object) -> None:
+    """Answer nothing at once."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Call:
     """A route: its path, who may call it, what it takes, what it answers, and the work.
 
-    A POST takes a body; a GET takes the parameters of its query and its path. `statuses`: those of its refusals that not every call has.
+    A POST takes a body; a GET takes the parameters of its query and its path. `at_once` answers without waiting for anything, or says
+    None; `work` may wait, and has a thread. `statuses`: those of its refusals that not every call has.
     """
 
     path: str
@@ -39,6 +45,7 @@ class Call:
     asked: type[msgspec.Struct]
     answered: type[msgspec.Struct]
     work: Callable[[Caller, Any], msgspec.Struct]
+    at_once: Callable[[Caller, Any], msgspec.Struct | None] = never
     summary: str
     method: str = "POST"
     statuses: tuple[int, ...] = ()
@@ -58,27 +65,11 @@ class Call:
         )
 
     def route(self, access: Access) -> Route:
-        """Return the route; what it raises on purpose becomes its answer."""
-        read = self._reader()
+        """Return the route."""
+        return Route(self.path, Answering(self, access), methods=[self.method])
 
-        async def endpoint(request: Request) -> Response:
-            note = note_of(request.scope)
-            try:
-                note.caller = caller = await admitted(access, request, self.role)
-                asked = await read(request)
-                answer = await run_in_threadpool(self.work, caller, asked)
-            except KeyVaultError as error:
-                note.failed(error)
-                return refusal(error)
-            note.answered(answer)
-            content = bytearray()
-            encoder.encode_into(answer, content)
-            wipe_answers(answer)
-            return WipedResponse(content)
-
-        return Route(self.path, endpoint, methods=[self.method])
-
-    def _reader(self) -> Callable[[Request], Awaitable[Any]]:
+    def reader(self) -> Callable[[Request], Awaitable[Any]]:
+        """Return what reads and checks what is asked. It raises `InvalidInputError` and what else `bodies` does."""
         decoder = msgspec.json.Decoder(self.asked)
 
         async def body(request: Request) -> Any:
@@ -88,6 +79,38 @@ class Call:
             return convert(parameters(request), self.asked)
 
         return body if self.method == "POST" else query
+
+
+class Answering:
+    """Answers a call; what is raised on purpose becomes the answer. Plain ASGI: it costs every call."""
+
+    def __init__(self, call: Call, access: Access) -> None:
+        """Answer `call` to whom `access` admits."""
+        self._role = call.role
+        self._read = call.reader()
+        self._at_once = call.at_once
+        self._work = call.work
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Raises `ClientDisconnect`."""
+        note = note_of(scope)
+        request = Request(scope, receive)
+        try:
+            note.caller = caller = await admitted(self._access, request, self._role)
+            asked = await self._read(request)
+            answer = self._at_once(caller, asked)
+            if answer is None:
+                answer = await run_in_threadpool(self._work, caller, asked)
+        except KeyVaultError as error:
+            note.failed(error)
+            await refusal(error)(scope, receive, send)
+            return
+        note.answered(answer)
+        content = bytearray()
+        encoder.encode_into(answer, content)
+        wipe_answers(answer)
+        await WipedResponse(content)(scope, receive, send)
 
 
 async def admitted(access: Access, request: Request, role: Role) -> Caller:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from time import perf_counter
 from typing import Any
 
@@ -17,10 +17,12 @@ import structlog
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Mount, Route
+from starlette.types import ASGIApp
 
 from keyvault.errors import ServiceError, Unavailable
-from keyvault.service.calls import refusal
+from keyvault.service.calls import Answering, refusal
 from keyvault.service.health import Cached, Word, unknown
+from keyvault.service.incidents import Incidents
 from keyvault.service.metrics import CONTENT_TYPE, Metrics
 from keyvault.service.notes import CallNote, start_note
 from keyvault.service.opening import Opening
@@ -38,8 +40,6 @@ UNMATCHED = "unmatched"
 CLOSE = (b"connection", b"close")
 SERVER_ERROR = 500
 
-log = structlog.get_logger("keyvault.service")
-
 
 class Front:
     """The ASGI application that a worker runs. `draining`: answers end their connections, and readiness says no."""
@@ -50,6 +50,7 @@ class Front:
         self._metrics = metrics
         self._tracing = tracing
         self._routes: dict[Any, str] = {}
+        self._direct: Mapping[str, ASGIApp] = {}
         self._routes_of: Starlette | None = None
         self._ready = Cached(self._ask)
         self._own: dict[str, Callable[[], Awaitable[Response]]] = {
@@ -57,6 +58,7 @@ class Front:
             "/readyz": self._readyz,
             "/metrics": self._expose,
         }
+        self._log = structlog.get_logger("keyvault.service").bind()
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,8 +85,8 @@ class Front:
                 with self._tracing.span(scope) as span:
                     await self._answer(scope, receive, told)
                     span.end_with(self._route(scope), status)
-        except Exception:
-            log.exception("a request met a fault of the program", request=request_id.decode())
+        except Exception:  # noqa: BLE001 - it is logged
+            self._log.exception("a request met a fault of the program", request=request_id.decode())
             if status == 0:
                 await refusal(ServiceError("the service met a fault of its own: its log says which"))(
                     scope, receive, told
@@ -109,7 +111,9 @@ class Front:
             )
             await response(scope, receive, send)
             return
-        await app(scope, receive, send)
+        self._know(app)
+        call = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
+        await (app if call is None else call)(scope, receive, send)
 
     def _tell(self, scope: Scope, request_id: bytes, status: int, seconds: float, note: CallNote) -> None:
         route = self._route(scope)
@@ -117,7 +121,7 @@ class Front:
         if route in self._own and status < SERVER_ERROR:
             return  # probes would drown the calls
         caller = note.caller
-        tell = log.info if 0 < status < SERVER_ERROR else log.warning
+        tell = self._log.info if 0 < status < SERVER_ERROR else self._log.warning
         tell(
             "request",
             request=request_id.decode(),
@@ -132,13 +136,17 @@ class Front:
 
     def _route(self, scope: Scope) -> str:
         """Return the route's template: what stands in the address itself may hold a name."""
-        if scope["path"] in self._own:
-            return str(scope["path"])
-        app = self._opening.app
-        if app is not self._routes_of and app is not None:
-            self._routes = dict(_templates(app))
-            self._routes_of = app
+        path: str = scope["path"]
+        if path in self._own or path in self._direct:
+            return path
+        if (app := self._opening.app) is not None:
+            self._know(app)
         return self._routes.get(scope.get("endpoint"), UNMATCHED)
+
+    def _know(self, app: Starlette) -> None:
+        """Look through the routes of an application, once."""
+        if app is not self._routes_of:
+            self._routes, self._direct, self._routes_of = dict(_templates(app)), _direct(app), app
 
     def measure(self, connections: int) -> None:
         """Set the gauges; called once a second."""
@@ -179,6 +187,12 @@ def _templates(app: Starlette) -> list[tuple[Any, str]]:
         elif isinstance(route, Mount):
             routes.append((route.app, f"{route.path}/{{path}}"))
     return routes
+
+
+def _direct(app: Starlette) -> dict[str, ASGIApp]:
+    """Return the calls that take bodies by their paths, which have no parameters: they need not go the way through Starlette."""
+    calls = [route for route in app.routes if isinstance(route, Route) and isinstance(route.endpoint, Answering)]
+    return {route.path: Incidents(route.app) for route in calls if route.methods == {"POST"}}
 
 
 def _request_id(scope: Scope) -> bytes:

@@ -48,17 +48,16 @@ class KeyCalls:
     def generate_keys(self, body: wire.GenerateKeys) -> wire.KeyAnswers:
         """Give fresh 32-byte data keys, in plaintext and wrapped."""
         lease = AnswerLease()
-        made = self._vault.generate_data_keys(
-            [
-                KeyRequest(
-                    scopes=item.scopes, associated_data=item.associated_data, purpose=item.purpose, record=item.record
-                )
-                for item in body.keys
-            ],
-            lease,
-        )
-        answers = [_data_key(item) for item in made]
-        return wire.KeyAnswers(lease=self._vault.lease_left(lease), keys=answers)
+        made = self._vault.generate_data_keys(_key_requests(body), lease)
+        return wire.KeyAnswers(lease=self._vault.lease_left(lease), keys=[_data_key(item) for item in made])
+
+    def generate_kept(self, body: wire.GenerateKeys) -> wire.KeyAnswers | None:
+        """As `generate_keys`, without waiting for anything; None where the database must be asked."""
+        lease = AnswerLease()
+        made = self._vault.generate_kept(_key_requests(body), lease)
+        if made is None:
+            return None
+        return wire.KeyAnswers(lease=self._vault.lease_left(lease), keys=[_data_key(item) for item in made])
 
     def wrap_keys(self, body: wire.WrapKeys) -> wire.KeyAnswers:
         """Wrap data keys that exist already; the answer has no plaintext, which the caller has."""
@@ -82,18 +81,16 @@ class KeyCalls:
     def unwrap_keys(self, body: wire.UnwrapKeys) -> wire.KeyAnswers:
         """Give back data keys."""
         lease = AnswerLease()
-        opened = self._vault.unwrap_data_keys(
-            [
-                UnwrapRequest(wrapped=item.wrapped, associated_data=item.associated_data, purpose=item.purpose)
-                for item in body.keys
-            ],
-            lease,
-        )
-        answers = [
-            wire.KeyAnswer(error=to_wire(item)) if isinstance(item, KeyVaultError) else wire.KeyAnswer(plaintext=item)
-            for item in opened
-        ]
-        return wire.KeyAnswers(lease=self._vault.lease_left(lease), keys=answers)
+        opened = self._vault.unwrap_data_keys(_unwrap_requests(body), lease)
+        return wire.KeyAnswers(lease=self._vault.lease_left(lease), keys=[_opened(item) for item in opened])
+
+    def unwrap_kept(self, body: wire.UnwrapKeys) -> wire.KeyAnswers | None:
+        """As `unwrap_keys`, without waiting for anything; None where the database must be asked."""
+        lease = AnswerLease()
+        opened = self._vault.unwrap_kept(_unwrap_requests(body), lease)
+        if opened is None:
+            return None
+        return wire.KeyAnswers(lease=self._vault.lease_left(lease), keys=[_opened(item) for item in opened])
 
     def rewrap_keys(self, body: wire.RewrapKeys) -> wire.KeyAnswers:
         """Move wrapped data keys under other scopes; no data key leaves the service."""
@@ -122,6 +119,26 @@ def wipe_answers(answers: object) -> None:
         for answer in answers.keys:
             if answer.plaintext is not None:
                 answer.plaintext[:] = bytes(len(answer.plaintext))
+
+
+def _key_requests(body: wire.GenerateKeys) -> list[KeyRequest]:
+    return [
+        KeyRequest(scopes=item.scopes, associated_data=item.associated_data, purpose=item.purpose, record=item.record)
+        for item in body.keys
+    ]
+
+
+def _unwrap_requests(body: wire.UnwrapKeys) -> list[UnwrapRequest]:
+    return [
+        UnwrapRequest(wrapped=item.wrapped, associated_data=item.associated_data, purpose=item.purpose)
+        for item in body.keys
+    ]
+
+
+def _opened(item: bytearray | KeyVaultError) -> wire.KeyAnswer:
+    if isinstance(item, KeyVaultError):
+        return wire.KeyAnswer(error=to_wire(item))
+    return wire.KeyAnswer(plaintext=item)
 
 
 def _data_key(item: DataKey | KeyVaultError) -> wire.KeyAnswer:

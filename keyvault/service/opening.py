@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -40,6 +41,8 @@ class Opening:
             return
         async with app.router.lifespan_context(app):
             self.app = app
+            gc.collect()
+            gc.freeze()  # what is loaded now stays: the collector need not walk through it again and again
             log.info("the home is open")
             self.settled.set()
             await self._stop.wait()

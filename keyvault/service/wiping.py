@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from keyvault.formats import wipe
 
+_JSON = (b"content-type", b"application/json")
 RETRY_SECONDS = 0.02
 
 
-class WipedResponse(Response):
-    """JSON in a `bytearray` that this takes over. It is sent without a copy, and zeros stand in it afterwards."""
+class WipedResponse:
+    """JSON in a `bytearray` that this takes over. It is sent without a copy, and zeros stand in it afterwards. Plain ASGI."""
 
-    media_type = "application/json"
+    __slots__ = ("_content",)
 
     def __init__(self, content: bytearray) -> None:
-        self.status_code = 200
-        self.background = None
         self._content = content
-        self.body = content  # type: ignore[assignment] # any buffer does, and is not copied
-        self.init_headers()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         """Send it, and see to it that it is wiped however that ends."""
+        length = (b"content-length", b"%d" % len(self._content))
         try:
-            await super().__call__(scope, receive, send)
+            await send({"type": "http.response.start", "status": 200, "headers": [length, _JSON]})
+            await send({"type": "http.response.body", "body": self._content})
         finally:
             _wipe_when_released(asyncio.get_running_loop(), [self._content])
 
