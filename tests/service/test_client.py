@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from keyvault.testing import ManualClock
 from tests.forking import fork
 from tests.homes import TestHome, in_ring_custody
 from tests.key_service import START, KeyService, scope_id
+from tests.servers.certificates import Certificates, make_certificates
 from tests.serving import free_port, issue_token, served
 
 ADA, BOB = "consumer/acct-1/ada", "consumer/acct-1/bob"
@@ -92,14 +94,18 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def pushing() -> Iterator[tuple[str, Pushing]]:
+def pushing(certificates: Certificates | None = None) -> Iterator[tuple[str, Pushing]]:
     made = Pushing()
     handler = type("OneHandler", (Handler,), {"pushing": made})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        if certificates is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificates.cert_file, certificates.key_file)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}", made
+            yield f"{'http' if certificates is None else 'https'}://127.0.0.1:{server.server_address[1]}", made
         finally:
             made.cut_off()
             server.shutdown()
@@ -246,6 +252,20 @@ def test_a_service_that_is_not_there_is_unavailable_within_the_time_given() -> N
     assert "secret" not in repr(caught.value)
     assert caught.value.__context__ is None
     assert "secret" not in repr(vault)
+
+
+def test_a_service_is_believed_by_its_certificate_alone(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    with pushing(certificates) as (url, service):
+        with connect(url, token="t", ca_file=certificates.ca_file) as vault:
+            assert vault.open(vault.seal(b"ada", [ADA])) == b"ada"
+        service.keys.calls.clear()
+        with (
+            connect(url, token="t", timeout=0.3) as vault,
+            pytest.raises(Unavailable, match="ConnectError"),
+        ):
+            vault.seal(b"ada", [ADA])
+        assert service.keys.calls == []
 
 
 @in_ring_custody
