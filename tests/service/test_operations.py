@@ -56,7 +56,7 @@ def test_a_call_under_way_ends_before_the_service_does_and_idle_connections_clos
         with socket.create_connection((address.host, address.port or 0)) as slow, httpx2.Client() as idle:
             assert idle.get(f"{service.url}/healthz").status_code == 204
             body = b'{"names":["%s"]}' % ADA.encode()
-            head = f"POST /v1/scopes/ensure HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\ncontent-length: {len(body)}"
+            head = f"POST /v1/scopes/ensure HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
             slow.sendall(head.encode() + b"\r\n\r\n" + body[:5])
             eventually(lambda: b"keyvault_connections 2.0" in get(f"{service.url}/metrics").content)
             service.process.send_signal(signal.SIGTERM)

@@ -128,9 +128,8 @@ def test_tls_is_modern_wants_client_certificates_where_told_and_renews_its_own(
             agreed(trusting(certified=False))
 
         with httpx2.Client(verify=trusting()) as inside:
-            body = b'{"names":["%s"]}' % BOB.encode()
             answer = inside.post(
-                f"{service.url}/v1/scopes/ensure", headers={"authorization": f"Bearer {token}"}, content=body
+                f"{service.url}/v1/scopes/ensure", headers={"authorization": f"Bearer {token}"}, json={"names": [BOB]}
             )
             assert answer.status_code == 200
 
