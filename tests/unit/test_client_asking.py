@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,22 @@ def test_a_node_that_cannot_answer_now_is_left_for_the_next() -> None:
     client.service.failing = fails_on(NODES[0], refusal(Unavailable("no database", retry_after=5.0)))
     values_of(generate(client))
     assert hosts(client) == ["a", "b"]
+    assert client.service.paused == []
+
+
+def test_a_silent_node_leaves_time_for_the_others() -> None:
+    client = Client(url=NODES, timeout=10.0)
+
+    def silent(call: Send) -> Lost | None:
+        if not call.url.startswith(NODES[0]):
+            return None
+        client.clock.advance(timedelta(seconds=call.seconds))
+        return Lost(reason="ReadTimeout")
+
+    client.service.failing = silent
+    values_of(generate(client))
+    assert hosts(client) == ["a", "b"]
+    assert [call.seconds for call in client.service.sent] == [5.0, 5.0]
     assert client.service.paused == []
 
 
