@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cli.app import App
+from cli.app import App, json_option
 
 LOOPBACK = "127.0.0.1"
 APPLICATION = "shredder.serving.application:application"
@@ -26,6 +26,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--tls-certificate", type=FILE, help="The certificate with its chain (PEM); read again on SIGHUP.")
 @click.option("--tls-key", type=FILE, help="Its private key (PEM, not encrypted).")
 @click.option("--client-ca", type=FILE, help="Authorities (PEM): only clients with a certificate of theirs are let in.")
+@json_option
 @click.pass_obj
 def serve(
     app: App,
@@ -63,6 +64,9 @@ def serve(
     configure_logs()
     listener = listen(host, port)
     url = url_of(listener, encrypted=tls is not None)
-    asyncio.run(
-        Supervisor(listener, APPLICATION, workers=workers, tls=tls, up=lambda: click.echo(f"Serving {url}")).run()
-    )
+
+    def up() -> None:
+        app.emit({"url": url})
+        app.say(f"Serving {url}")
+
+    asyncio.run(Supervisor(listener, APPLICATION, workers=workers, tls=tls, up=up).run())

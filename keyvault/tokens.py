@@ -11,10 +11,12 @@ import re
 import secrets
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from keyvault.errors import TokenRefusedError
-from keyvault.store.tokens import TokenRow
+
+if TYPE_CHECKING:
+    from keyvault.store.tokens import TokenRow
 
 TOKEN_ID_BYTES: Final = 16
 _FORM = re.compile(r"kv1_([0-9a-f]{32})_([0-9a-f]{64})")

@@ -47,7 +47,6 @@ class KeyService:
         self.calls: list[tuple[str, int]] = []
         self.sent: list[Send] = []
         self.paused: list[float] = []
-        self.last_refused: dict[bytes, float] = {}
 
     def take(self, steps: Steps[R]) -> R:
         """Take the steps of a client to their end."""

@@ -90,7 +90,7 @@ class Asker:
                 url=self._urls[at] + path,
                 token=self._bearer.current(),
                 content=content,
-                seconds=give_up_at - anchor,
+                seconds=(give_up_at - anchor) / self._nodes_to_ask(failed),
             )
             reply = yield call
             if isinstance(reply, Reply) and reply.status == _OK:
@@ -109,6 +109,10 @@ class Asker:
                 raise error
             if pause > 0:
                 yield Pause(seconds=pause)
+
+    def _nodes_to_ask(self, failed: int) -> int:
+        """Return among how many nodes the time is to be shared: a silent one must leave some to those that were not asked yet."""
+        return max(1, len(self._urls) - failed)
 
     def _pause(self, error: Unavailable, failed: int, *, said: bool) -> float:
         """Return how long to wait: not at all for a node that was not asked yet; else longer each time, jittered, and as long as was said."""

@@ -38,11 +38,6 @@ def parts(make: Callable[[Sequence[T]], msgspec.Struct], items: Sequence[T]) -> 
     yield from parts(make, items[half:])
 
 
-def names(items: Sequence[str]) -> wire.ScopeNames:
-    """Ask about scopes."""
-    return wire.ScopeNames(names=list(items))
-
-
 def generate(requests: Sequence[KeyRequest]) -> wire.GenerateKeys:
     """Ask for fresh data keys."""
     return wire.GenerateKeys(

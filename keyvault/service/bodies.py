@@ -54,14 +54,18 @@ async def read_body(request: Request) -> bytearray:
             return body
 
 
-def decode(decoder: msgspec.json.Decoder[T], body: bytearray) -> T:
-    """Return what a body says, and wipe it. `InvalidInputError` with the place at fault, and never with what stands there."""
+def decode(decoder: msgspec.json.Decoder[T], body: bytearray, *, wiped: bool = True) -> T:
+    """Return what a body says. `InvalidInputError` with the place at fault, and never with what stands there.
+
+    The body is wiped unless what is returned may look at parts of it later (`msgspec.Raw`).
+    """
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = _reason(error)
     finally:
-        wipe(body)
+        if wiped:
+            wipe(body)
     raise InvalidInputError(f"the body is not what /openapi.json says: {reason}")
 
 

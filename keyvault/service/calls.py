@@ -72,8 +72,10 @@ class Call:
         """Return what reads and checks what is asked. It raises `InvalidInputError` and what else `bodies` does."""
         decoder = msgspec.json.Decoder(self.asked)
 
+        has_keys = self.role is Role.ISSUER
+
         async def body(request: Request) -> Any:
-            return decode(decoder, await read_body(request))
+            return decode(decoder, await read_body(request), wiped=has_keys)
 
         async def query(request: Request) -> Any:
             return convert(parameters(request), self.asked)

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import structlog
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
@@ -85,6 +86,8 @@ class Front:
                 with self._tracing.span(scope) as span:
                     await self._answer(scope, receive, told)
                     span.end_with(self._route(scope), status)
+        except ClientDisconnect:
+            status = 0  # whoever asked is gone, whatever was sent after that
         except Exception:  # noqa: BLE001 - it is logged
             self._log.exception("a request met a fault of the program", request=request_id.decode())
             if status == 0:

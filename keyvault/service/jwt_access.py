@@ -88,8 +88,9 @@ class JwtTokens:
         begins, ends = self._times(claims)
         verified = _Verified(callers=self._callers(claims), begins=begins, ends=ends, at=at)
         callers = self._in_time(verified)
-        kept = {**self._kept, _digest(token): verified} if len(self._kept) < MAX_KEPT else {_digest(token): verified}
-        self._kept = kept
+        if len(self._kept) >= MAX_KEPT:
+            self._kept.clear()
+        self._kept[_digest(token)] = verified
         return callers
 
     # --- the signature ------------------------------------------------------------------------------------------------

@@ -36,14 +36,29 @@ class KeySet:
         self._keys: dict[str, Jwk] = {}
         self._loaded: float | None = None
         self._tried: float | None = None
-        self._lock = threading.Lock()
+        self._loading = threading.Lock()
 
     def find(self, kid: str) -> Jwk | None:
-        """Return a key, or None where the provider has none of this id. `Unavailable` while the provider's keys cannot be had."""
-        with self._lock:  # one loads, and who waits finds what it has loaded
-            if self._is_due(kid):
-                self._refresh()
+        """Return a key, or None where the provider has none of this id. `Unavailable` while the provider's keys cannot be had.
+
+        One thread at most waits for the provider, so that a slow one holds up nobody else.
+        """
+        if not self._is_due(kid):
             return self._keys.get(kid)
+        if not self._loading.acquire(blocking=False):
+            return self._held(kid)
+        try:
+            self._refresh()
+            return self._keys.get(kid)
+        finally:
+            self._loading.release()
+
+    def _held(self, kid: str) -> Jwk:
+        """Return a key as it was known before another thread began to ask for it."""
+        key = self._keys.get(kid)
+        if key is None or self._loaded is None or self._age(self._loaded) >= LATEST_SECONDS:
+            raise Unavailable("the identity provider is being asked for its keys", retry_after=1.0)
+        return key
 
     def _is_due(self, kid: str) -> bool:
         if self._loaded is None or self._age(self._loaded) >= FRESH_SECONDS:

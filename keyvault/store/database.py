@@ -26,6 +26,14 @@ TEST_AFTER_SECONDS = 1.0
 ATTEMPTS = 12
 RETRYABLE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, lock not available (PostgreSQL, appendix A)."""
+PATIENCE = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+"""After which a PostgreSQL that a network has silently cut off counts as gone (libpq; in seconds, `tcp_user_timeout` in milliseconds)."""
 SYNC_CANCELLED = "canceling wait for synchronous replication"
 
 
@@ -214,7 +222,7 @@ def _require_file(url: sa.URL, *, create: bool) -> None:
 
 
 def _postgresql_engine(url: sa.URL) -> Engine:
-    engine = sa.create_engine(url, hide_parameters=True, pool_size=16, connect_args={"connect_timeout": 10})
+    engine = sa.create_engine(url, hide_parameters=True, pool_size=16, connect_args=PATIENCE)
     _test_rested(engine)
 
     @sa.event.listens_for(engine, "connect")

@@ -62,6 +62,14 @@ def command(home: TestHome, capsys: pytest.CaptureFixture[str], *args: str) -> A
     return json.loads(capsys.readouterr().out)
 
 
+STREAM = "text/event-stream"
+
+
+def streams(operation: Operation) -> bool:
+    """Whether an answer goes on until the caller goes, which a client within the process cannot."""
+    return any(STREAM in kind for kind in operation.answered.values() if isinstance(kind, tuple))
+
+
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Service]:
     home = embedded_home(tmp_path)

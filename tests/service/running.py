@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -18,6 +19,8 @@ from typing import Any
 import httpx2
 
 SECONDS = 60.0
+CONTEXT = ssl.create_default_context()
+"""One for all clients: to make one takes longer than many calls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class Running:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def ready(self) -> dict[str, Any]:
-        answer = httpx2.get(f"{self.url}/readyz")
+        answer = get(f"{self.url}/readyz")
         body: dict[str, Any] = answer.json()
         assert body["ready"] == (answer.status_code == 200)
         return body
@@ -77,6 +80,10 @@ def children(process: int) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
+def get(url: str) -> httpx2.Response:
+    return httpx2.get(url, verify=CONTEXT)
+
+
 def eventually(what: Callable[[], object], seconds: float = SECONDS) -> None:
     """Wait until something holds; connections that fail meanwhile are part of waiting."""
     until = time.monotonic() + seconds
@@ -114,11 +121,11 @@ class Load:
                 thread.join()
 
     def _run(self, number: int) -> None:
-        with httpx2.Client(timeout=30, headers=self.headers) as kept:
+        with httpx2.Client(timeout=30, headers=self.headers, verify=CONTEXT) as kept:
             while not self._ended.is_set():
                 try:
                     self._call(kept, number)
-                    with httpx2.Client(timeout=30, headers=self.headers) as fresh:
+                    with httpx2.Client(timeout=30, headers=self.headers, verify=CONTEXT) as fresh:
                         self._call(fresh, number)
                 except (httpx2.TransportError, AssertionError) as error:
                     self.failures.append(repr(error))

@@ -31,7 +31,7 @@ from tests.serving import issue_token, served
 MARK = "Zyxwvut"
 """Stands for a name."""
 DEEP = 100_000
-WARM_UP, CALLS = 300, 3_000
+WARM_UP, CALLS = 300, 2_000
 MEGABYTE = 1024 * 1024
 GROWTH = 24 * MEGABYTE
 """What the process may have more of after `CALLS`; bodies of one of each kind alone come to more."""

@@ -20,6 +20,7 @@ from keyvault.store import scopes
 from keyvault.wrapped import CustodyCode, parse_wrapped
 from tests.homes import embedded_home
 from tests.memory import forms, occurrences
+from tests.service.running import children
 from tests.service.test_wait import shorten
 from tests.serving import issue_token, keyvault, served
 
@@ -63,6 +64,7 @@ class Scene(contextlib.ExitStack):
             self.scope = values_of(vault.ensure_scopes([ADA, BOB]))[0]
         token = issue_token(self.home.path)
         self.service = self.enter_context(served(self.home.path, log=directory / "log", **environment))
+        (self.worker,) = children(self.service.process.pid)
         program = CLIENT.replace("NAMES", repr((ADA, BOB))).replace("KEYS", str(KEYS))
         self.client = subprocess.Popen(
             [sys.executable, "-c", program, self.service.url, token],
@@ -111,7 +113,7 @@ class Scene(contextlib.ExitStack):
 
     def scan(self) -> dict[str, dict[str, int]]:
         return {
-            "service": occurrences(self.service.process.pid, self.needles),
+            "service": occurrences(self.worker, self.needles),
             "client": occurrences(self.client.pid, self.needles),
         }
 

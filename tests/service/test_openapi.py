@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 
 from keyvault.service.openapi import PATH, template
 from keyvault.service.wire import MAX_BATCH, MAX_BODY_BYTES
-from tests.service.conftest import Service
+from tests.service.conftest import Service, streams
 from tests.service.good import good_calls
 
 CHECKS = [
@@ -36,7 +36,7 @@ CHECKS = [
     unsupported_method,
 ]
 ROOT = Path(__file__).parents[2]
-EXAMPLES = 10
+EXAMPLES = 6
 JUDGED_BY_ITEM = {"/v1/facts", "/v1/requests"}
 """Where an item that does not fit is answered for itself, among others that do."""
 OF_ALL_TOKENS = {"401", "403", "429", "500", "503"}
@@ -123,10 +123,11 @@ def test_what_fits_the_document_and_what_does_not_is_answered_as_documented(
         assert isinstance(found, Ok)
         operation = found.ok()
         one = described[operation.path, operation.method.upper()]
-        if mode is GenerationMode.NEGATIVE and one.asked is None:
-            continue  # it takes nothing that could be wrong
+        if streams(one) or (mode is GenerationMode.NEGATIVE and one.asked is None):
+            continue  # it has no end, or takes nothing that could be wrong
         came[operation.label] = answers(operation, mode, service.headers(one.role))
-    tried = [one for one in service.operations if mode is GenerationMode.POSITIVE or one.asked is not None]
+    finite = [one for one in service.operations if not streams(one)]
+    tried = [one for one in finite if mode is GenerationMode.POSITIVE or one.asked is not None]
     assert set(came) == {f"{one.method} {template(one.path)}" for one in tried} - {f"GET {PATH}"}
     assert (200 if mode is GenerationMode.POSITIVE else 400) in set.union(*came.values())
 
@@ -140,4 +141,4 @@ def test_each_route_answers_a_call_that_succeeds_as_documented(service: Service)
         done.add((good.template, good.method))
         if good.template != PATH:
             schema[good.template][good.method].validate_response(response)
-    assert done == {(template(one.path), one.method) for one in service.operations}
+    assert done == {(template(one.path), one.method) for one in service.operations if not streams(one)}

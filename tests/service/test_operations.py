@@ -17,7 +17,7 @@ import pytest
 from keyvault import connect
 from keyvault.results import values_of
 from tests.homes import TestHome, embedded_home, in_ring_custody
-from tests.service.running import Load, command, eventually, running
+from tests.service.running import Load, command, eventually, get, running
 from tests.serving import issue_token, keyvault
 
 ADA, BOB = "consumer/acct-1/ada", "consumer/acct-1/bob"
@@ -56,9 +56,9 @@ def test_a_call_under_way_ends_before_the_service_does_and_idle_connections_clos
         with socket.create_connection((address.host, address.port or 0)) as slow, httpx2.Client() as idle:
             assert idle.get(f"{service.url}/healthz").status_code == 204
             body = b'{"names":["%s"]}' % ADA.encode()
-            head = f"POST /v1/scopes/ensure HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\ncontent-length: {len(body)}"
+            head = f"POST /v1/scopes/ensure HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
             slow.sendall(head.encode() + b"\r\n\r\n" + body[:5])
-            eventually(lambda: b"keyvault_connections 2.0" in httpx2.get(f"{service.url}/metrics").content)
+            eventually(lambda: b"keyvault_connections 2.0" in get(f"{service.url}/metrics").content)
             service.process.send_signal(signal.SIGTERM)
             time.sleep(1)
             assert service.process.poll() is None
@@ -71,7 +71,7 @@ def test_a_call_under_way_ends_before_the_service_does_and_idle_connections_clos
         assert answer.endswith(b"]}")
         assert service.process.wait(60) == 0
         with pytest.raises(httpx2.ConnectError):
-            httpx2.get(f"{service.url}/healthz")
+            get(f"{service.url}/healthz")
 
 
 def test_ctrl_c_ends_the_service_and_all_its_workers(embedded: TestHome, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_worker_that_dies_is_replaced_and_none_outlives_its_parent(embedded: T
         (first,) = service.workers()
         os.kill(first, signal.SIGKILL)
         eventually(lambda: service.workers() not in ([], [first]))
-        eventually(lambda: httpx2.get(f"{service.url}/readyz").status_code == 200)
+        eventually(lambda: get(f"{service.url}/readyz").status_code == 200)
         (second,) = service.workers()
         service.process.kill()
         eventually(lambda: not alive(second))

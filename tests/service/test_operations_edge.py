@@ -30,7 +30,7 @@ from keyvault.service.opening import Opening
 from tests.homes import TestHome, embedded_home
 from tests.servers import running_postgres
 from tests.servers.certificates import Certificates, make_certificates
-from tests.service.running import command, eventually, running
+from tests.service.running import command, eventually, get, running
 from tests.serving import issue_token
 
 BOB = "consumer/acct-1/bob"
@@ -128,9 +128,8 @@ def test_tls_is_modern_wants_client_certificates_where_told_and_renews_its_own(
             agreed(trusting(certified=False))
 
         with httpx2.Client(verify=trusting()) as inside:
-            body = b'{"names":["%s"]}' % BOB.encode()
             answer = inside.post(
-                f"{service.url}/v1/scopes/ensure", headers={"authorization": f"Bearer {token}"}, content=body
+                f"{service.url}/v1/scopes/ensure", headers={"authorization": f"Bearer {token}"}, json={"names": [BOB]}
             )
             assert answer.status_code == 200
 
@@ -263,7 +262,7 @@ def test_the_service_waits_for_its_database_and_recovers_by_itself_after_an_outa
             eventually(lambda: service.ready()["database"] == "unavailable")
             with pytest.raises(Unavailable):
                 vault.describe([BOB])
-            assert httpx2.get(f"{service.url}/healthz").status_code == 204
+            assert get(f"{service.url}/healthz").status_code == 204
             postgres.start()
             eventually(lambda: service.ready()["ready"], seconds=5)
             assert values_of(vault.describe([BOB]))[0].state == "active"

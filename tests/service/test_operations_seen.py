@@ -36,7 +36,7 @@ from keyvault.store.database import Database
 from keyvault.transit.base import TransitEngine
 from keyvault.values import KeyRequest
 from tests.homes import TestHome, embedded_home, in_ring_custody
-from tests.service.running import eventually, running
+from tests.service.running import eventually, get, running
 from tests.serving import issue_token
 
 ADA = "consumer/acct-1/ada"
@@ -62,7 +62,7 @@ def test_metrics_are_those_of_all_workers_and_no_log_or_metric_names_anybody(tmp
         told = httpx2.post(f"{service.url}/v1/keys/generate", headers={"x-request-id": TRACE}, content=NAME)
         assert (told.status_code, told.headers["x-request-id"]) == (401, TRACE)
         metrics = metrics_of(service.url).decode()
-        assert httpx2.get(f"{service.url}/healthz").status_code == 204
+        assert get(f"{service.url}/healthz").status_code == 204
     lines = service.lines()
 
     assert 'keyvault_requests_total{route="/v1/keys/generate",status="200"} 20.0' in metrics
@@ -89,7 +89,7 @@ def test_metrics_are_those_of_all_workers_and_no_log_or_metric_names_anybody(tmp
 
 
 def metrics_of(url: str) -> bytes:
-    return httpx2.get(f"{url}/metrics").content
+    return get(f"{url}/metrics").content
 
 
 # --- readiness -----------------------------------------------------------------------------------------------------------
@@ -182,17 +182,22 @@ def application() -> Starlette:
         secret = "5ec2e7" * 4
         raise ValueError(f"{secret} and {NAME}")
 
-    return Starlette(routes=[Route("/keys", keys), Route("/fault/{name}", fault)])
+    async def body(request: Request) -> Response:
+        return Response(await request.body())
+
+    return Starlette(routes=[Route("/keys", keys), Route("/body", body), Route("/fault/{name}", fault)])
 
 
-async def asked(front: Front, path: str, **headers: str) -> tuple[int, dict[bytes, bytes], bytes]:
+async def asked(
+    front: Front, path: str, *, gone: bool = False, **headers: str
+) -> tuple[int, dict[bytes, bytes], bytes]:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
         sent.append(message)
 
     async def receive() -> Any:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.disconnect"} if gone else {"type": "http.request", "body": b"", "more_body": False}
 
     scope = {
         "type": "http",
@@ -204,6 +209,20 @@ async def asked(front: Front, path: str, **headers: str) -> tuple[int, dict[byte
     }
     await front(scope, receive, send)
     return sent[0]["status"], dict(sent[0]["headers"]), b"".join(one.get("body", b"") for one in sent[1:])
+
+
+def test_a_client_that_goes_before_its_request_is_there_is_no_fault_of_the_service() -> None:
+    async def scenario() -> None:
+        opening = Opening(application)
+        running_opening = asyncio.create_task(opening.run())
+        await opening.settled.wait()
+        metrics = Metrics()
+        await asked(Front(opening, metrics), "/body", gone=True)
+        assert b'keyvault_requests_total{route="/body",status="0"} 1.0' in metrics.expose()
+        opening.stop()
+        await running_opening
+
+    asyncio.run(scenario())
 
 
 # --- logs ----------------------------------------------------------------------------------------------------------------

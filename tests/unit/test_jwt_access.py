@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -300,6 +301,30 @@ def test_nothing_is_taken_before_there_were_keys(provider: Provider) -> None:
         with pytest.raises(Unavailable):
             provider.tokens.verify(provider.sign())
     assert provider.loads == 1
+
+
+def test_a_slow_provider_holds_up_one_caller_only() -> None:
+    asked, go = threading.Event(), threading.Event()
+    now = [0.0]
+
+    def load() -> bytes:
+        if now[0]:
+            asked.set()
+            assert go.wait(60)
+        return json.dumps({"keys": [jwk("rsa", RSA_KEY)]}).encode()
+
+    keys = KeySet(load, lambda: now[0])
+    assert keys.find("rsa") is not None
+    now[0] = FRESH_SECONDS
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(keys.find, "new")
+        assert asked.wait(60)
+        assert keys.find("rsa") is not None
+        with pytest.raises(Unavailable, match="being asked"):
+            keys.find("new")
+        go.set()
+        assert first.result(60) is None
+    assert keys.find("new") is None
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"keys":1}', b"[" * 100_000])
