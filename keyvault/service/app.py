@@ -53,8 +53,17 @@ def key_calls(vault: KeyVault, limited: LimitedCalls) -> list[Call]:
     ]
 
 
-def make_app(access: Access, served: Sequence[Served], readiness: Readiness, close: Callable[[], None]) -> Starlette:
-    """Return the application; `close` is called when it stops. `app.state.served`: everything that it answers.
+def make_app(
+    access: Access,
+    served: Sequence[Served],
+    readiness: Readiness,
+    *,
+    drain: Callable[[], None],
+    close: Callable[[], None],
+) -> Starlette:
+    """Return the application. `app.state.served`: everything that it answers.
+
+    `drain` is called when clients are to go, and ends what would not end by itself; `close` when the application stops.
 
     What tells of the service's own state is in the `Front` before it.
     """
@@ -78,6 +87,7 @@ def make_app(access: Access, served: Sequence[Served], readiness: Readiness, clo
     app.router.redirect_slashes = False
     app.state.served = every
     app.state.readiness = readiness
+    app.state.drain = drain
     return app
 
 

@@ -62,6 +62,12 @@ class Front:
         self._log = structlog.get_logger("keyvault.service").bind()
         self.draining = False
 
+    def drain(self) -> None:
+        """Let clients go: what streams without an end is ended, and everything else told that it is to go elsewhere."""
+        self.draining = True
+        if (app := self._opening.app) is not None:
+            app.state.drain()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; the lifespan of the application is its opening's affair."""
         if scope["type"] != "http":

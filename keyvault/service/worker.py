@@ -119,7 +119,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop: say so, let clients go, stop accepting, let calls under way end, close."""
-        self._front.draining = True
+        self._front.drain()
         loop = asyncio.get_running_loop()
         began = loop.time()
         while loop.time() < began + DRAIN_SECONDS and not self._quiet(loop.time()):  # noqa: ASYNC110 - silence is no event

@@ -41,7 +41,7 @@ def application() -> Starlette:
         vault.close()
 
     access, readiness = Access(home.database, home.clock, jwt_access(home)), Readiness(home, vault.kept_keys)
-    return make_app(access, [*every_call(home, vault), push], readiness, close)
+    return make_app(access, [*every_call(home, vault), push], readiness, drain=push.end_streams, close=close)
 
 
 def every_call(home: Home, vault: KeyVault) -> list[Served]:
