@@ -222,7 +222,7 @@ def _require_file(url: sa.URL, *, create: bool) -> None:
 
 
 def _postgresql_engine(url: sa.URL) -> Engine:
-    engine = sa.create_engine(url, hide_parameters=True, pool_size=16, connect_args=PATIENCE)
+    engine = sa.create_engine(url, hide_parameters=True, pool_size=16, connect_args=_patience(url))
     _test_rested(engine)
 
     @sa.event.listens_for(engine, "connect")
@@ -236,6 +236,11 @@ def _postgresql_engine(url: sa.URL) -> Engine:
         connection.add_notice_handler(lambda diagnostic: notices.append(diagnostic.message_primary or ""))
 
     return engine
+
+
+def _patience(url: sa.URL) -> dict[str, int]:
+    """Return what of `PATIENCE` the URL does not say itself."""
+    return {name: value for name, value in PATIENCE.items() if name not in url.query}
 
 
 def _test_rested(engine: Engine) -> None:
