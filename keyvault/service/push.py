@@ -12,7 +12,6 @@ import threading
 from collections.abc import AsyncIterator
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -99,13 +98,11 @@ class Push:
         """Return the route of the stream."""
 
         async def endpoint(request: Request) -> Response:
-            authorization = request.headers.get("authorization")
             try:
                 await admitted(access, request, ROLE)
             except KeyVaultError as error:
                 return refusal(error)
-            stream = self._stream(access, authorization)
-            return StreamingResponse(stream, media_type=STREAM, headers=HEADERS)
+            return StreamingResponse(self._stream(access, request), media_type=STREAM, headers=HEADERS)
 
         return Route(PATH, endpoint, methods=["GET"])
 
@@ -122,7 +119,7 @@ class Push:
         self.end_streams()
         self._watch.close()
 
-    async def _stream(self, access: Access, authorization: str | None) -> AsyncIterator[bytes]:
+    async def _stream(self, access: Access, request: Request) -> AsyncIterator[bytes]:
         listener = _Listener(asyncio.get_running_loop())
         with self._lock:
             if self._ending:
@@ -135,7 +132,7 @@ class Push:
                 try:
                     event = await listener.next(CHECK_SECONDS)
                 except TimeoutError:
-                    if not await _still_admitted(access, authorization):
+                    if not await _still_admitted(access, request):
                         return
                     silent += CHECK_SECONDS
                     event = HEARTBEAT if silent >= HEARTBEAT_SECONDS else b""
@@ -167,9 +164,9 @@ def encode(endings: Endings) -> list[bytes]:
     return [b"event: drop\ndata: " + msgspec.json.encode(drop) + b"\n\n" for drop in drops]
 
 
-async def _still_admitted(access: Access, authorization: str | None) -> bool:
+async def _still_admitted(access: Access, request: Request) -> bool:
     try:
-        await run_in_threadpool(access.admit, authorization, ROLE)
+        await admitted(access, request, ROLE)
     except Unavailable:
         return True
     except KeyVaultError:
