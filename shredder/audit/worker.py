@@ -95,7 +95,23 @@ def helper(size: int) -> Iterator[Helper]:
 
 
 def _work(connection: Connection) -> None:
-    """Do the pieces that come, in their order."""
-    while True:
-        work, piece = connection.recv()
+    """Do the pieces that come, in their order.
+
+    They are taken in beside the work: who sends one must never wait for this process, which may itself be waiting for its results to be read.
+    """
+    from queue import SimpleQueue
+    from threading import Thread
+
+    pieces: SimpleQueue[tuple[Callable[[Any], object], object] | None] = SimpleQueue()
+
+    def take_in() -> None:
+        try:
+            while True:
+                pieces.put(connection.recv())
+        except (EOFError, OSError):
+            pieces.put(None)
+
+    Thread(target=take_in, daemon=True).start()
+    while (given := pieces.get()) is not None:
+        work, piece = given
         connection.send(work(piece))
