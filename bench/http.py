@@ -34,6 +34,7 @@ from tests.service.running import running
 from tests.serving import issue_token
 
 PATH = "/v1/keys/generate"
+RIVAL = "transit/datakey of Vault"
 COMMAND = "make bench ARGS=http"
 LEASE_SECONDS = 20.0
 SCOPES = 1_000
@@ -97,8 +98,8 @@ def run(vault: VaultServer, postgres: PostgresServer) -> list[Row]:
             settings.write_text(settings.read_text().replace("lease_ttl = 60.0", f"lease_ttl = {LEASE_SECONDS}"))
             with served(home, directory) as ours:
                 rival = datakey(home, vault)
-                rows, rate = rate_rows(ours, rival)
-                return [*rows, *steady_rows(home, ours, rate / 2), opens_row(ours)]
+                rows, rates = rate_rows(ours, rival)
+                return [*rows, *steady_rows(home, (ours, rival), (rates[0] / 2, rates[1] / 2)), opens_row(ours)]
     finally:
         postgres.drop_database(url)
 
@@ -143,13 +144,13 @@ def datakey(home: TestHome, server: VaultServer) -> Target:
 # --- rates ---------------------------------------------------------------------------------------------------------------
 
 
-def rate_rows(ours: Target, rival: Target) -> tuple[list[Row], float]:
-    """Ask for single keys and for batches as fast as answers come, each in turn; return the rows, and our rate of single keys."""
+def rate_rows(ours: Target, rival: Target) -> tuple[list[Row], tuple[float, float]]:
+    """Ask for single keys and for batches as fast as answers come, each in turn; return the rows, and both rates of single keys."""
     batches = ours.of([asked(names()[at : at + BATCH]) for at in range(0, SCOPES, BATCH)])
     rounds = [(load(ours), load(rival), load(batches)) for _ in range(ROUNDS)]
     mine, theirs, batched = (max(one, key=lambda measured: measured.rate) for one in zip(*rounds, strict=True))
     name = f"service, {WORKERS} workers, {CONNECTIONS} connections, cached scopes"
-    against = "transit/datakey of Vault"
+    against = RIVAL
     return [
         compared(f"{name}: one key a request", "/s", mine.rate, rival=(against, theirs.rate), bar=2, command=COMMAND),
         no_worse(f"{name}: one key a request, p99", mine.p99, rival=(against, theirs.p99)),
@@ -162,7 +163,7 @@ def rate_rows(ours: Target, rival: Target) -> tuple[list[Row], float]:
             command=COMMAND,
         ),
         Row(name=f"{name}: {BATCH} keys a request, p99", value=batched.p99, unit="ms", command=COMMAND),
-    ], mine.rate
+    ], (mine.rate, theirs.rate)
 
 
 def no_worse(name: str, value: float, *, rival: tuple[str, float]) -> Row:
@@ -183,16 +184,33 @@ def no_worse(name: str, value: float, *, rival: tuple[str, float]) -> Row:
 # --- steady load -----------------------------------------------------------------------------------------------------------
 
 
-def steady_rows(home: TestHome, ours: Target, rate: float) -> list[Row]:
-    """Keep up half the highest rate through two leases, and again while scopes that the service keeps keys of are shredded."""
+def steady_rows(home: TestHome, targets: tuple[Target, Target], rates: tuple[float, float]) -> list[Row]:
+    """Keep up half the highest rate through two leases, and again while scopes that the service keeps keys of are shredded.
+
+    The rival has half of its own rate, for some seconds: it has no leases.
+    """
+    ours, rival = targets
+    rate = rates[0]
     calm = load(ours, rate=rate, seconds=STEADY_SECONDS)
+    theirs = load(rival, rate=rates[1], seconds=SHRED_SECONDS)
     shredding = shredding_load(home, ours, rate)
     worst = max(second.p99 for second in calm.seconds)
     median = statistics.median(second.p99 for second in calm.seconds)
     name = "service under a steady half load"
     return [
         Row(name=f"{name}: requests", value=rate, unit="/s", command=COMMAND),
-        at_most(f"{name}: p99", "ms", calm.p99, 15, command=COMMAND),
+        Row(
+            name=f"{name}: p50",
+            value=calm.p50,
+            unit="ms",
+            rival=RIVAL,
+            rival_value=theirs.p50,
+            ratio=theirs.p50 / calm.p50,
+            command=COMMAND,
+        ),
+        at_most(
+            f"{name}: p99", "ms", calm.p99, 15, rival=(f"{RIVAL}, half of its own rate", theirs.p99), command=COMMAND
+        ),
         at_most(
             f"{name}: p99 of the worst second of two leases, by the median second's",
             "×",

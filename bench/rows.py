@@ -74,9 +74,21 @@ def at_least(
     )
 
 
-def at_most(name: str, unit: str, value: float, bar: float, *, command: str) -> Row:
-    """Return a row whose value must not exceed `bar`."""
-    return Row(name=name, value=value, unit=unit, bar=f"≤ {bar:,} {unit}", met=value <= bar, command=command)
+def at_most(
+    name: str, unit: str, value: float, bar: float, *, rival: tuple[str, float] | None = None, command: str
+) -> Row:
+    """Return a row whose value must not exceed `bar`; a rival is there to be compared with only, more being better in the ratio."""
+    return Row(
+        name=name,
+        value=value,
+        unit=unit,
+        rival=rival[0] if rival else "",
+        rival_value=rival[1] if rival else None,
+        ratio=rival[1] / value if rival else None,
+        bar=f"≤ {bar:,} {unit}",
+        met=value <= bar,
+        command=command,
+    )
 
 
 def save(rows: list[Row]) -> None:

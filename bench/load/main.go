@@ -6,6 +6,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,13 +14,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
+
+const patience = 30 * time.Second
 
 type plan struct {
 	URL         string            `json:"url"`
@@ -67,11 +72,14 @@ func main() {
 	if err := json.NewDecoder(os.Stdin).Decode(&asked); err != nil {
 		fail(err)
 	}
-	client, err := newClient(asked)
-	if err != nil {
-		fail(err)
+	connections := make([]*connection, asked.Connections)
+	for index := range connections {
+		var err error
+		if connections[index], err = newConnection(asked); err != nil {
+			fail(err)
+		}
 	}
-	if err := json.NewEncoder(os.Stdout).Encode(run(asked, client)); err != nil {
+	if err := json.NewEncoder(os.Stdout).Encode(run(asked, connections)); err != nil {
 		fail(err)
 	}
 }
@@ -81,13 +89,25 @@ func fail(err error) {
 	os.Exit(1)
 }
 
-func newClient(asked plan) (*http.Client, error) {
-	transport := &http.Transport{
-		MaxIdleConnsPerHost: asked.Connections,
-		MaxConnsPerHost:     asked.Connections,
-		DisableCompression:  true,
+// connection is one that stays open; it writes requests that are prepared, and reads no more of an answer than it must: what the tool costs,
+// neither server can have, for they run beside it.
+type connection struct {
+	asked    plan
+	address  string
+	tls      *tls.Config
+	requests [][]byte
+	conn     net.Conn
+	reader   *bufio.Reader
+	content  []byte
+}
+
+func newConnection(asked plan) (*connection, error) {
+	target, err := url.Parse(asked.URL)
+	if err != nil {
+		return nil, err
 	}
-	if asked.Authority != "" {
+	made := &connection{asked: asked, address: target.Host}
+	if target.Scheme == "https" {
 		pem, err := os.ReadFile(asked.Authority)
 		if err != nil {
 			return nil, err
@@ -96,13 +116,77 @@ func newClient(asked plan) (*http.Client, error) {
 		if !pool.AppendCertsFromPEM(pem) {
 			return nil, errors.New("no certificate in " + asked.Authority)
 		}
-		// With a configuration of its own, Go's transport speaks HTTP/1.1 only.
-		transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+		made.tls = &tls.Config{RootCAs: pool, ServerName: target.Hostname(), NextProtos: []string{"http/1.1"}}
 	}
-	return &http.Client{Transport: transport, Timeout: 30 * time.Second}, nil
+	for _, body := range asked.Bodies {
+		var request bytes.Buffer
+		fmt.Fprintf(&request, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n", target.RequestURI(), target.Host, len(body))
+		for name, value := range asked.Headers {
+			fmt.Fprintf(&request, "%s: %s\r\n", name, value)
+		}
+		fmt.Fprintf(&request, "\r\n%s", body)
+		made.requests = append(made.requests, request.Bytes())
+	}
+	return made, nil
 }
 
-func run(asked plan, client *http.Client) result {
+func (c *connection) open() error {
+	var err error
+	if c.tls == nil {
+		c.conn, err = net.DialTimeout("tcp", c.address, patience)
+	} else {
+		c.conn, err = tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", c.address, c.tls)
+	}
+	if err == nil {
+		c.reader = bufio.NewReaderSize(c.conn, 1<<16)
+	}
+	return err
+}
+
+// send asks once; after an error the next call opens a new connection.
+func (c *connection) send(number int64) error {
+	if c.conn == nil {
+		if err := c.open(); err != nil {
+			return err
+		}
+	}
+	keep, err := c.exchange(c.requests[number%int64(len(c.requests))])
+	if err != nil || !keep {
+		c.conn.Close()
+		c.conn = nil
+	}
+	return err
+}
+
+// exchange reports whether the connection stays open.
+func (c *connection) exchange(request []byte) (bool, error) {
+	c.conn.SetDeadline(time.Now().Add(patience))
+	if _, err := c.conn.Write(request); err != nil {
+		return false, err
+	}
+	response, err := http.ReadResponse(c.reader, nil)
+	if err != nil {
+		return false, err
+	}
+	if response.ContentLength < 0 {
+		c.content, err = io.ReadAll(response.Body)
+	} else {
+		c.content = slices.Grow(c.content[:0], int(response.ContentLength))[:response.ContentLength]
+		_, err = io.ReadFull(response.Body, c.content)
+	}
+	if err != nil {
+		return false, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return false, fmt.Errorf("status %d: %.200s", response.StatusCode, c.content)
+	}
+	if c.asked.Forbidden != "" && bytes.Contains(c.content, []byte(c.asked.Forbidden)) {
+		return false, fmt.Errorf("an answer holds %q", c.asked.Forbidden)
+	}
+	return !response.Close, response.Body.Close()
+}
+
+func run(asked plan, connections []*connection) result {
 	workers := make([]worker, asked.Connections)
 	var next atomic.Int64
 	var waiting sync.WaitGroup
@@ -124,7 +208,7 @@ func run(asked plan, client *http.Client) result {
 				if !due.Before(end) {
 					return
 				}
-				err := send(asked, client, asked.Bodies[number%int64(len(asked.Bodies))])
+				err := connections[index].send(number)
 				done := time.Now()
 				if err != nil {
 					one.failures++
@@ -145,32 +229,6 @@ func run(asked plan, client *http.Client) result {
 	}
 	waiting.Wait()
 	return summary(asked, workers)
-}
-
-func send(asked plan, client *http.Client, body string) error {
-	request, err := http.NewRequest(http.MethodPost, asked.URL, bytes.NewReader([]byte(body)))
-	if err != nil {
-		return err
-	}
-	for name, value := range asked.Headers {
-		request.Header.Set(name, value)
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
-	if err != nil {
-		return err
-	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("status %d: %.200s", response.StatusCode, content)
-	}
-	if asked.Forbidden != "" && bytes.Contains(content, []byte(asked.Forbidden)) {
-		return fmt.Errorf("an answer holds %q", asked.Forbidden)
-	}
-	return nil
 }
 
 func summary(asked plan, workers []worker) result {
