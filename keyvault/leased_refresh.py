@@ -17,6 +17,8 @@ EARLIEST, LATEST = 1 / 2, 1 / 3
 """The parts of a lease that are left when a refresh is due: one for each name between them, so that leases do not all end at once."""
 BATCH = 64
 """Names a round: calls share the interpreter with it, and wait no longer than that."""
+GATHER = 1 / 40, 0.25
+"""Of a lease, and at most so many seconds: how long names are gathered, since a round for one costs nearly what one for a batch does."""
 PAUSE = 1 / 30
 """Of a lease: how long nothing is asked after the database or the engine did not answer."""
 
@@ -38,6 +40,8 @@ class Refresher:
         self._admit = admit
         self._clock = clock
         self._pause = ttl * PAUSE
+        self._gather = min(ttl * GATHER[0], GATHER[1])
+        self._closing = threading.Event()
         self._quiet_until = 0.0
         self._wanted: dict[Hashable, object] = {}
         self._under_way: Wanted = {}
@@ -62,12 +66,14 @@ class Refresher:
         """Ask no more, and wait until what is under way has ended."""
         with self._lock:
             self._closed = True
+            self._closing.set()
             self._wanted.clear()
             thread = self._thread if self._process == os.getpid() else None
         if thread is not None:
             thread.join()
 
     def _run(self) -> None:
+        self._closing.wait(self._gather)
         while self._next():
             try:
                 answered = self._admit(self._under_way)

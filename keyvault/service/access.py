@@ -61,6 +61,8 @@ class Access:
                 presented = parse_token(text)
                 reading = self._readings.fresh(presented.id)
                 callers = None if reading is None else self._in_force(presented, reading)
+                if reading is not None:
+                    self._readings.renew(presented.id, reading)
         except TokenRefusedError:
             self._refused(peer)
             raise

@@ -20,6 +20,8 @@ from keyvault.tokens import Role
 BELIEVED_SECONDS = 0.5
 LATEST_SECONDS = 0.9
 """A reading that took longer than this is too old to be of use by the time it is there."""
+AHEAD_SECONDS = BELIEVED_SECONDS / 2
+"""A reading that is used and older than this is renewed beside the calls, so that few of them ever wait for one."""
 MAX_READINGS = 10_000
 
 
@@ -60,6 +62,17 @@ class TokenReadings:
         """Return what is believed of a token; None where the database must be asked."""
         reading = self._kept.get(token_id)
         return reading if reading is not None and self._now() - reading.begun < BELIEVED_SECONDS else None
+
+    def renew(self, token_id: bytes, reading: Reading) -> None:
+        """Have a reading of a token renewed beside the calls when it is about to be old, unless one is under way."""
+        if self._now() - reading.begun < AHEAD_SECONDS or token_id in self._asked:
+            return
+        with self._lock:
+            if token_id in self._asked:
+                return
+            asked = self._asked[token_id] = _Asked(self._now())
+        # An error is for those who wait for it, or else for the next who asks.
+        threading.Thread(target=self._answer, args=(token_id, asked), name="keyvault-token", daemon=True).start()
 
     def last(self, token_id: bytes) -> Reading | None:
         """Return what was read last of a token, however old: nobody is let in on it."""

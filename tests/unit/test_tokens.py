@@ -15,7 +15,7 @@ from keyvault.errors import DecryptionFailedError, InvalidInputError, NotPermitt
 from keyvault.limits import NO_LIMITS, Limits, decode_limits, encode_limits, limits_digest
 from keyvault.scopes import ScopeKind
 from keyvault.service.rates import Rates
-from keyvault.service.token_readings import BELIEVED_SECONDS, LATEST_SECONDS, Reading, TokenReadings
+from keyvault.service.token_readings import AHEAD_SECONDS, BELIEVED_SECONDS, LATEST_SECONDS, Reading, TokenReadings
 from keyvault.store.tokens import TokenRow
 from keyvault.token_events import issued, open_content
 from keyvault.tokens import NewToken, check_token, new_token, parse_token
@@ -306,3 +306,43 @@ def test_an_error_is_told_to_all_who_waited_and_not_remembered(readings: TokenRe
             ask()
     assert tokens.reads == 2
     assert readings.last(b"t") is None
+
+
+def test_a_reading_in_use_is_renewed_before_it_is_too_old_and_once_for_all(time: Time) -> None:
+    reads: list[bytes] = []
+    go = threading.Event()
+
+    def read(token_id: bytes) -> tuple[None, dict[Any, Any]]:
+        reads.append(token_id)
+        assert len(reads) == 1 or go.wait(30)
+        return None, {}
+
+    readings = TokenReadings(read, time)
+    first = readings.ask(b"t")
+    readings.renew(b"t", first)
+    time.now += AHEAD_SECONDS
+    for _ in range(3):
+        readings.renew(b"t", first)
+        assert readings.fresh(b"t") is first, "nobody waits"
+    time.now += BELIEVED_SECONDS - AHEAD_SECONDS
+    assert readings.fresh(b"t") is None, "what is renewed is believed no longer for that"
+    go.set()
+    renewed = readings.ask(b"t")
+    assert renewed.begun == first.begun + AHEAD_SECONDS
+    assert len(reads) == 2
+
+
+def test_a_renewal_that_fails_is_told_to_those_who_ask_next(
+    readings: TokenReadings, tokens: Tokens, time: Time
+) -> None:
+    first = readings.ask(b"t")
+    time.now += AHEAD_SECONDS
+    tokens.error = Unavailable("down")
+    readings.renew(b"t", first)
+    while b"t" in readings._asked:
+        threading.Event().wait(0.001)
+    assert tokens.reads == 2
+    assert readings.fresh(b"t") is first
+    time.now += BELIEVED_SECONDS
+    with pytest.raises(Unavailable, match="down"):
+        readings.ask(b"t")
