@@ -14,11 +14,11 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from keyvault.errors import MethodNotAllowedError, UnknownPathError
-from keyvault.service import wire
+from keyvault.errors import UnknownPathError
+from keyvault.service import health, wire
 from keyvault.service.access import Access, Caller
 from keyvault.service.bodies import JSON
-from keyvault.service.calls import Call, refusal
+from keyvault.service.calls import Call, never, not_allowed, refusal
 from keyvault.service.health import Readiness
 from keyvault.service.incidents import Incidents
 from keyvault.service.keys import KeyCalls
@@ -61,11 +61,11 @@ def make_app(
     drain: Callable[[], None],
     close: Callable[[], None],
 ) -> Starlette:
-    """Return the application. `app.state.served`: everything that it answers.
+    """Return the application.
+
+    `app.state.served`: everything that it answers; `app.state.operations`: what is said of that, and of what the `Front` before it answers.
 
     `drain` is called when clients are to go, and ends what would not end by itself; `close` when the application stops.
-
-    What tells of the service's own state is in the `Front` before it.
     """
 
     @asynccontextmanager
@@ -76,8 +76,8 @@ def make_app(
             readiness.close()
             close()
 
-    every = [*served, _healthz()]
-    every.append(_description([*(one.operation for one in every), _DESCRIPTION]))
+    operations = [*(one.operation for one in served), *health.OPERATIONS, _DESCRIPTION]
+    every = [*served, _description(operations)]
     app = Starlette(
         routes=[one.route(access) for one in every],
         lifespan=lifespan,
@@ -86,6 +86,7 @@ def make_app(
     )
     app.router.redirect_slashes = False
     app.state.served = every
+    app.state.operations = operations
     app.state.readiness = readiness
     app.state.drain = drain
     return app
@@ -105,21 +106,20 @@ def _description(operations: Sequence[Operation]) -> Served:
     return Plain(operation=_DESCRIPTION, endpoint=openapi)
 
 
-def _healthz() -> Served:
-    async def healthz(_request: Request) -> Response:
-        return Response(status_code=204)
-
-    told = Operation(path="/healthz", method="GET", summary="Tell that the process lives.", answered={204: ()})
-    return Plain(operation=told, endpoint=healthz)
-
-
 async def _not_served(_request: Request, error: Exception) -> Response:
     """Answer what Starlette refuses, which are paths and methods, as everything else is refused."""
     if isinstance(error, HTTPException) and error.status_code == NOT_FOUND:
         return refusal(UnknownPathError(f"there is nothing of this path: {PATH} lists what there is"))
-    response = refusal(MethodNotAllowedError(f"this path takes other methods: {PATH} lists them"))
-    response.headers.update(getattr(error, "headers", None) or {})
-    return response
+    return not_allowed(getattr(error, "headers", None) or {})
+
+
+def _short(answer: Callable[[Any], msgspec.Struct | None]) -> Callable[[Caller, Any], msgspec.Struct | None]:
+    def called(caller: Caller, body: Any) -> msgspec.Struct | None:
+        if len(body.keys) > AT_ONCE or not caller.limits.unlimited:
+            return None
+        return answer(body)
+
+    return called
 
 
 def _limited(
@@ -135,11 +135,6 @@ def _limited(
     def called(caller: Caller, body: Any) -> msgspec.Struct:
         return limited.answer(caller, body, work)
 
-    def called_at_once(caller: Caller, body: Any) -> msgspec.Struct | None:
-        if at_once is None or len(body.keys) > AT_ONCE or not caller.limits.unlimited:
-            return None
-        return at_once(body)
-
     summary = (work.__doc__ or "").splitlines()[0]
     return Call(
         path=path,
@@ -147,7 +142,7 @@ def _limited(
         asked=asked,
         answered=answered,
         work=called,
-        at_once=called_at_once,
+        at_once=never if at_once is None else _short(at_once),
         summary=summary,
         statuses=statuses,
     )

@@ -36,9 +36,7 @@ _PLACE = re.compile(r" - at `[$][][.a-z_0-9]*`\Z")
 
 async def read_body(request: Request) -> bytearray:
     """Return a request's body. `BodyTooLargeError` as soon as it is known to have more than `MAX_BODY_BYTES`; `ContentTypeError`, `ClientDisconnect`."""
-    content_type = request.headers.get("content-type")
-    if content_type is None or not _JSON_TYPE.fullmatch(content_type):
-        raise ContentTypeError(f"a body is JSON, and its Content-Type is {JSON}")
+    require_json(request.headers.get("content-type"))
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > MAX_BODY_BYTES:
         raise _too_large()
@@ -52,6 +50,12 @@ async def read_body(request: Request) -> bytearray:
             raise _too_large()
         if not message.get("more_body", False):
             return body
+
+
+def require_json(content_type: str | None) -> None:
+    """Raise `ContentTypeError` unless a body is said to be JSON."""
+    if content_type != JSON and (content_type is None or not _JSON_TYPE.fullmatch(content_type)):
+        raise ContentTypeError(f"a body is JSON, and its Content-Type is {JSON}")
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytearray, *, wiped: bool = True) -> T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from keyvault.errors import KeyVaultError
+from keyvault.errors import KeyVaultError, MethodNotAllowedError
 from keyvault.service.access import Access, Caller
-from keyvault.service.bodies import JSON, convert, decode, parameters, read_body
+from keyvault.service.bodies import JSON, convert, decode, parameters, read_body, require_json
 from keyvault.service.failures import problem_of, status_of
 from keyvault.service.keys import wipe_answers
-from keyvault.service.notes import note_of
+from keyvault.service.notes import CallNote, note_of
+from keyvault.service.openapi import PATH
 from keyvault.service.operations import Operation
 from keyvault.service.wiping import WipedResponse
 from keyvault.service.wire import encoder
@@ -68,10 +69,8 @@ class Call:
         """Return the route."""
         return Route(self.path, Answering(self, access), methods=[self.method])
 
-    def reader(self) -> Callable[[Request], Awaitable[Any]]:
+    def reader(self, decoder: msgspec.json.Decoder[Any]) -> Callable[[Request], Awaitable[Any]]:
         """Return what reads and checks what is asked. It raises `InvalidInputError` and what else `bodies` does."""
-        decoder = msgspec.json.Decoder(self.asked)
-
         has_keys = self.role is Role.ISSUER
 
         async def body(request: Request) -> Any:
@@ -89,7 +88,8 @@ class Answering:
     def __init__(self, call: Call, access: Access) -> None:
         """Answer `call` to whom `access` admits."""
         self._role = call.role
-        self._read = call.reader()
+        self._decoder = msgspec.json.Decoder(call.asked)
+        self._read = call.reader(self._decoder)
         self._at_once = call.at_once
         self._work = call.work
         self._access = access
@@ -99,7 +99,11 @@ class Answering:
         note = note_of(scope)
         request = Request(scope, receive)
         try:
-            note.caller = caller = await admitted(self._access, request, self._role)
+            if note.raised is not None:
+                raise note.raised
+            caller = note.caller
+            if caller is None:
+                note.caller = caller = await admitted(self._access, request, self._role)
             asked = await self._read(request)
             answer = self._at_once(caller, asked)
             if answer is None:
@@ -114,6 +118,29 @@ class Answering:
         wipe_answers(answer)
         await WipedResponse(content)(scope, receive, send)
 
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether this call can be answered without waiting for anything, ever."""
+        return self._at_once is not never
+
+    def at_once(
+        self, note: CallNote, headers: Mapping[bytes, bytes], peer: str, body: bytearray
+    ) -> msgspec.Struct | None:
+        """Answer without waiting for anything; None where that does not do. Raises what refuses the call.
+
+        `note` is told who calls, and who was admitted need not be a second time. `body` stays as it is.
+        """
+        note.caller = caller = self._access.admit_cached(_text(headers.get(b"authorization")), self._role, peer)
+        if caller is None:
+            return None
+        require_json(_text(headers.get(b"content-type")))
+        return self._at_once(caller, decode(self._decoder, body, wiped=False))
+
+
+def _text(value: bytes | None) -> str | None:
+    """Return a header as Starlette gives it."""
+    return None if value is None else value.decode("latin-1")
+
 
 async def admitted(access: Access, request: Request, role: Role) -> Caller:
     """Return who calls; a thread is taken only where the database or an identity provider must be asked. Raises as `Access.admit`."""
@@ -121,6 +148,13 @@ async def admitted(access: Access, request: Request, role: Role) -> Caller:
     peer = "" if request.client is None else request.client.host
     caller = access.admit_cached(authorization, role, peer)
     return await run_in_threadpool(access.admit, authorization, role, peer) if caller is None else caller
+
+
+def not_allowed(headers: Mapping[str, str]) -> Response:
+    """Return the answer to a method that a path does not take; `headers` say which it does (RFC 9110, section 15.5.6)."""
+    response = refusal(MethodNotAllowedError(f"this path takes other methods: {PATH} lists them"))
+    response.headers.update(headers)
+    return response
 
 
 def refusal(error: KeyVaultError) -> Response:

@@ -6,8 +6,6 @@ Plain ASGI: it costs every call, so it allocates little.
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from time import perf_counter
 from typing import Any
@@ -21,12 +19,14 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from keyvault.errors import ServiceError, Unavailable
-from keyvault.service.calls import Answering, refusal
-from keyvault.service.health import Cached, Word, unknown
+from keyvault.service.calls import Answering, not_allowed, refusal
+from keyvault.service.health import Cached, Ready, Word, unknown
+from keyvault.service.immediate import Immediate
 from keyvault.service.incidents import Incidents
 from keyvault.service.metrics import CONTENT_TYPE, Metrics
-from keyvault.service.notes import CallNote, start_note
+from keyvault.service.notes import note_of
 from keyvault.service.opening import Opening
+from keyvault.service.telling import REQUEST_ID, Telling, request_id_of
 from keyvault.service.tracing import Tracing
 
 Scope = MutableMapping[str, Any]
@@ -34,12 +34,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-REQUEST_ID = b"x-request-id"
-_WELL_FORMED = re.compile(rb"[0-9A-Fa-f-]{16,64}")
-"""Hexadecimal with dashes, as UUIDs and trace ids are: nothing that could hold a name or a telephone number is taken over."""
 UNMATCHED = "unmatched"
 CLOSE = (b"connection", b"close")
-SERVER_ERROR = 500
 
 
 class Front:
@@ -52,6 +48,7 @@ class Front:
         self._tracing = tracing
         self._routes: dict[Any, str] = {}
         self._direct: Mapping[str, ASGIApp] = {}
+        self._immediate: Mapping[bytes, Immediate] = {}
         self._routes_of: Starlette | None = None
         self._ready = Cached(self._ask)
         self._own: dict[str, Callable[[], Awaitable[Response]]] = {
@@ -59,6 +56,7 @@ class Front:
             "/readyz": self._readyz,
             "/metrics": self._expose,
         }
+        self._telling = Telling(metrics, self._own)
         self._log = structlog.get_logger("keyvault.service").bind()
         self.draining = False
 
@@ -72,9 +70,8 @@ class Front:
         """Answer one request; the lifespan of the application is its opening's affair."""
         if scope["type"] != "http":
             return
-        started = perf_counter()
-        note = start_note(scope)
-        request_id = _request_id(scope)
+        note = note_of(scope)
+        request_id = request_id_of(scope["headers"])
         status = 0
 
         async def told(message: Message) -> None:
@@ -101,16 +98,20 @@ class Front:
                     scope, receive, told
                 )
         finally:
-            self._tell(scope, request_id, status, perf_counter() - started, note)
+            self._telling.tell(self._route(scope), request_id, status, perf_counter() - note.began, note)
+
+    def immediate(self, url: bytes) -> Immediate | None:
+        """Return what may answer POSTs of a URL at once; None where everything goes through this application."""
+        app = self._opening.app
+        if app is None or self.draining or self._tracing is not None:
+            return None
+        self._know(app)
+        return self._immediate.get(url)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         own = self._own.get(scope["path"])
         if own is not None:
-            response = (
-                await own()
-                if scope["method"] in {"GET", "HEAD"}
-                else Response(status_code=405, headers={"Allow": "GET"})
-            )
+            response = await own() if scope["method"] in {"GET", "HEAD"} else not_allowed({"Allow": "GET, HEAD"})
             await response(scope, receive, send)
             return
         app = self._opening.app
@@ -124,25 +125,6 @@ class Front:
         call = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
         await (app if call is None else call)(scope, receive, send)
 
-    def _tell(self, scope: Scope, request_id: bytes, status: int, seconds: float, note: CallNote) -> None:
-        route = self._route(scope)
-        self._metrics.request(route, status, seconds, note)
-        if route in self._own and status < SERVER_ERROR:
-            return  # probes would drown the calls
-        caller = note.caller
-        tell = self._log.info if 0 < status < SERVER_ERROR else self._log.warning
-        tell(
-            "request",
-            request=request_id.decode(),
-            route=route,
-            status=status,
-            ms=round(seconds * 1000, 2),
-            token=None if caller is None else caller.token.hex(),
-            role=None if caller is None else str(caller.role),
-            items=note.items,
-            errors=dict(note.errors) or None,
-        )
-
     def _route(self, scope: Scope) -> str:
         """Return the route's template: what stands in the address itself may hold a name."""
         path: str = scope["path"]
@@ -155,11 +137,20 @@ class Front:
     def _know(self, app: Starlette) -> None:
         """Look through the routes of an application, once."""
         if app is not self._routes_of:
-            self._routes, self._direct, self._routes_of = dict(_templates(app)), _direct(app), app
+            calls = _calls(app)
+            self._routes = dict(_templates(app))
+            self._direct = {path: Incidents(call) for path, call in calls.items()}
+            self._immediate = {
+                path.encode(): Immediate(path, call, self._telling)
+                for path, call in calls.items()
+                if call.answers_at_once
+            }
+            self._routes_of = app
 
     def measure(self, connections: int) -> None:
         """Set the gauges; called once a second."""
         app = self._opening.app
+        self._metrics.flush()
         self._metrics.connections.set(connections)
         self._metrics.open.set(0 if app is None else 1)
         self._metrics.kept_keys.set(0 if app is None else app.state.readiness.kept_keys())
@@ -174,7 +165,7 @@ class Front:
         """Answer a word for each part, and 503 unless all of them are well."""
         words = await self._ready()
         ready = not self.draining and all(word is Word.OK for word in words.values())
-        body = {"ready": ready, "stopping": self.draining, **words}
+        body = Ready(ready=ready, stopping=self.draining, **words)
         return Response(msgspec.json.encode(body), status_code=200 if ready else 503, media_type="application/json")
 
     async def _ask(self) -> Any:
@@ -184,6 +175,7 @@ class Front:
         return await app.state.readiness(self._metrics)
 
     async def _expose(self) -> Response:
+        self._metrics.flush()
         content = await asyncio.to_thread(self._metrics.expose)
         return Response(content, headers={"content-type": CONTENT_TYPE})
 
@@ -198,16 +190,7 @@ def _templates(app: Starlette) -> list[tuple[Any, str]]:
     return routes
 
 
-def _direct(app: Starlette) -> dict[str, ASGIApp]:
+def _calls(app: Starlette) -> dict[str, Answering]:
     """Return the calls that take bodies by their paths, which have no parameters: they need not go the way through Starlette."""
-    calls = [route for route in app.routes if isinstance(route, Route) and isinstance(route.endpoint, Answering)]
-    return {route.path: Incidents(route.app) for route in calls if route.methods == {"POST"}}
-
-
-def _request_id(scope: Scope) -> bytes:
-    for name, value in scope["headers"]:
-        if name == REQUEST_ID:
-            if _WELL_FORMED.fullmatch(value):
-                return bytes(value)
-            break
-    return os.urandom(8).hex().encode()
+    posts = [route for route in app.routes if isinstance(route, Route) and route.methods == {"POST"}]
+    return {route.path: route.endpoint for route in posts if isinstance(route.endpoint, Answering)}

@@ -7,11 +7,15 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
+from typing import Final
+
+import msgspec
 
 from keyvault.errors import EngineMismatchError, KeyVaultError, Unavailable
 from keyvault.home import Home
 from keyvault.log_head import read_head
 from keyvault.service.metrics import Metrics
+from keyvault.service.operations import Operation
 from keyvault.store import log as log_store
 from keyvault.store import system
 from keyvault.store.database import Database
@@ -32,6 +36,35 @@ class Word(StrEnum):
     BEHIND = "behind"
     REFUSED = "refused"
     UNKNOWN = "unknown"
+
+
+class Ready(msgspec.Struct):
+    """What is said of a worker: whether it serves keys, whether it is stopping, and a word for each part of what it needs."""
+
+    ready: bool
+    stopping: bool
+    database: Word
+    engine: Word
+    clock: Word
+    log: Word
+
+
+OPERATIONS: Final = (
+    Operation(path="/healthz", method="GET", summary="Tell that the process lives.", answered={204: ()}),
+    Operation(
+        path="/readyz",
+        method="GET",
+        summary="Tell whether keys are served, and if not, which part says no.",
+        answered={200: Ready, 503: Ready},
+    ),
+    Operation(
+        path="/metrics",
+        method="GET",
+        summary="Give the metrics of all workers, as Prometheus reads them.",
+        answered={200: ("text/plain",)},
+    ),
+)
+"""What is answered for a worker itself, whatever becomes of the application; nobody needs a token for it."""
 
 
 def unknown(**known: Word) -> dict[str, Word]:

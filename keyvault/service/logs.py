@@ -10,6 +10,7 @@ import logging
 import sys
 import traceback
 from collections.abc import MutableMapping
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
@@ -46,6 +47,8 @@ def configure_logs() -> None:
     last: Any = (
         structlog.dev.ConsoleRenderer(colors=False) if readable else structlog.processors.JSONRenderer(serializer=_json)
     )
+    global _lines  # noqa: PLW0603 - the logs of a process are one thing, as those of `logging` are
+    _lines = None if readable else structlog.BytesLogger(sys.stderr.buffer)
     structlog.configure(
         processors=[*first, last] if readable else [*first, _to_bytes],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -68,6 +71,18 @@ def configure_logs() -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
         logger.setLevel(logging.WARNING)
+
+
+def log_request(level: str, told: _Event) -> None:
+    """Write the line of a request as any other is: without the chain that makes those, which would cost a tenth of what most calls do."""
+    if _lines is None:
+        getattr(structlog.get_logger("keyvault.service"), level)("request", **told)
+        return
+    _lines.msg(_encode({**told, "event": "request", "level": level, "time": datetime.now(UTC)}))
+
+
+_lines: structlog.BytesLogger | None = None
+"""What lines of JSON are written to; None where lines are written to be read."""
 
 
 def _json(event: _Event, **_: Any) -> str:

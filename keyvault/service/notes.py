@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import MutableMapping
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -16,40 +16,55 @@ _KEY = "keyvault.note"
 
 
 class CallNote:
-    """Kept in the request's scope. `items`: how many were answered; `errors`: how many of which class; `keys`: how many were issued."""
+    """Kept in the request's scope. `items`: how many were answered; `errors`: how many of which class; `keys`: how many were issued.
 
-    __slots__ = ("caller", "errors", "items", "keys")
+    `began`: on `perf_counter`; `raised`: by an attempt to answer at once, and not told yet.
+    """
+
+    __slots__ = ("began", "caller", "errors", "items", "keys", "raised")
 
     def __init__(self) -> None:
-        """Nothing is known yet."""
+        """A call begins; nothing is known yet."""
+        self.began = perf_counter()
         self.caller: Caller | None = None
+        self.raised: Exception | None = None
         self.items: int | None = None
         self.keys = 0
-        self.errors: Counter[str] = Counter()
+        self.errors: dict[str, int] = {}
 
     def answered(self, answer: msgspec.Struct) -> None:
         """Count what an answer holds: its list, whose items are values or errors."""
-        items = next((value for value in msgspec.structs.astuple(answer) if isinstance(value, list)), None)
+        items: list[Any] | None = answer.keys if isinstance(answer, KeyAnswers) else _list_in(answer)
         if items is None:
             return
         failed = [item.error for item in items if getattr(item, "error", None) is not None]
         self.items = len(items)
-        self.errors.update(error.type for error in failed)
+        for error in failed:
+            self._count(error.type)
         if isinstance(answer, KeyAnswers):
             self.keys = len(items) - len(failed)
 
     def failed(self, error: KeyVaultError) -> None:
         """Count a call that failed as a whole."""
-        self.errors[type(error).__name__] += 1
+        self._count(type(error).__name__)
+
+    def _count(self, kind: str) -> None:
+        self.errors[kind] = self.errors.get(kind, 0) + 1
 
 
-def start_note(scope: MutableMapping[str, Any]) -> CallNote:
-    """Begin a note in a request's scope."""
-    note = scope[_KEY] = CallNote()
-    return note
+def put_note(scope: Any, note: CallNote) -> None:
+    """Put a note in a request's scope."""
+    scope[_KEY] = note
 
 
 def note_of(scope: MutableMapping[str, Any]) -> CallNote:
-    """Return the note of a request; one that nobody reads, where the application runs by itself."""
-    note: CallNote = scope.get(_KEY) or start_note(scope)
+    """Return the note of a request, which begins where it has none."""
+    note: CallNote | None = scope.get(_KEY)
+    if note is None:
+        note = CallNote()
+        put_note(scope, note)
     return note
+
+
+def _list_in(answer: msgspec.Struct) -> list[Any] | None:
+    return next((value for value in msgspec.structs.astuple(answer) if isinstance(value, list)), None)

@@ -27,14 +27,14 @@ class WipedResponse:
             await send({"type": "http.response.start", "status": 200, "headers": [length, _JSON]})
             await send({"type": "http.response.body", "body": self._content})
         finally:
-            _wipe_when_released(asyncio.get_running_loop(), [self._content])
+            wipe_when_released(asyncio.get_running_loop(), [self._content])
 
 
-def _wipe_when_released(loop: asyncio.AbstractEventLoop, buffers: list[bytearray]) -> None:
+def wipe_when_released(loop: asyncio.AbstractEventLoop, buffers: list[bytearray]) -> None:
     """Wipe the buffers that nobody reads any more, and look at the others again: the transport may send at the end of the loop's round."""
     left = [buffer for buffer in buffers if not wipe_released(buffer)]
     if left:
-        loop.call_later(RETRY_SECONDS, _wipe_when_released, loop, left)
+        loop.call_later(RETRY_SECONDS, wipe_when_released, loop, left)
 
 
 def wipe_released(buffer: bytearray) -> bool:

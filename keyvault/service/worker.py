@@ -24,10 +24,11 @@ import uvloop
 
 from keyvault.errors import KeyVaultError
 from keyvault.service import channel
+from keyvault.service.accepting import Accepting
 from keyvault.service.channel import Told
 from keyvault.service.failures import to_wire
 from keyvault.service.front import Front
-from keyvault.service.listening import BACKLOG, TlsFiles
+from keyvault.service.listening import TlsFiles
 from keyvault.service.logs import configure_logs
 from keyvault.service.metrics import Metrics
 from keyvault.service.opening import Opening
@@ -79,6 +80,7 @@ class Server(uvicorn.Server):
         """Serve `front`."""
         super().__init__(config)
         self._front = front
+        self._accepting: list[Accepting] = []
         self.listening = asyncio.Event()
         self.stopping = asyncio.Event()
 
@@ -99,9 +101,8 @@ class Server(uvicorn.Server):
         def protocol() -> BoundedProtocol:
             return BoundedProtocol(config=self.config, server_state=self.server_state, app_state={}, _loop=loop)
 
-        tls: dict[str, Any] = {} if self.config.ssl is None else {"ssl_handshake_timeout": HANDSHAKE_SECONDS}
-        self.servers = [
-            await loop.create_server(protocol, sock=listener, ssl=self.config.ssl, backlog=BACKLOG, **tls)
+        self._accepting = [
+            Accepting(loop, listener, protocol, self.config.ssl, handshake_seconds=HANDSHAKE_SECONDS)
             for listener in sockets or []
         ]
         self.started = True
@@ -124,8 +125,8 @@ class Server(uvicorn.Server):
         began = loop.time()
         while loop.time() < began + DRAIN_SECONDS and not self._quiet(loop.time()):  # noqa: ASYNC110 - silence is no event
             await asyncio.sleep(POLL)
-        for server in self.servers:
-            server.close()
+        for accepting in self._accepting:
+            accepting.close()
         for listener in sockets or []:
             listener.close()
         while self.server_state.connections and loop.time() < began + GRACE_SECONDS:
@@ -139,6 +140,7 @@ class Server(uvicorn.Server):
             connection.transport.abort()
         for task in self.server_state.tasks:
             task.cancel()
+        self._front.measure(len(left))
 
     def _quiet(self, now: float) -> bool:
         return all(connection.rests(now, QUIET_SECONDS) for connection in self._bounded())

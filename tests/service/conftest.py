@@ -12,8 +12,12 @@ import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cli.main import run
+from keyvault.service.front import Front
+from keyvault.service.metrics import Metrics
+from keyvault.service.opening import Opening
 from keyvault.service.operations import Operation
 from keyvault.tokens import Role
 from shredder.serving.application import application
@@ -22,16 +26,18 @@ from tests.homes import TestHome, embedded_home
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """The application, and who calls it."""
+    """The application, the application with what a worker answers before it, and who calls that."""
 
     home: TestHome
     app: Starlette
+    served: ASGIApp
     client: TestClient
     tokens: Mapping[Role, str]
 
     @property
     def operations(self) -> list[Operation]:
-        return [served.operation for served in self.app.state.served]
+        operations: list[Operation] = self.app.state.operations
+        return operations
 
     def headers(self, role: Role | None) -> dict[str, str]:
         return {} if role is None else {"Authorization": f"Bearer {self.tokens[role]}"}
@@ -76,5 +82,12 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     tokens = {role: command(home, capsys, "token", "issue", "--role", str(role), "test")["token"] for role in Role}
     monkeypatch.setenv("KEYVAULT_HOME", str(home.path))
     app = application()
-    with TestClient(app) as client:
-        yield Service(home=home, app=app, client=client, tokens=tokens)
+    opening = Opening(application)
+    opening.app = app
+    front = Front(opening, Metrics())
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        await (app if scope["type"] == "lifespan" else front)(scope, receive, send)
+
+    with TestClient(served) as client:
+        yield Service(home=home, app=app, served=served, client=client, tokens=tokens)

@@ -72,5 +72,6 @@ def good_calls(service: Service) -> Iterator[Good]:
     size = int(service.get("/log/checkpoint", Role.AUDITOR).text.splitlines()[1])
     for path in ("checkpoint", f"tile/entries/000.p/{size}"):
         yield Good(path=f"/log/{path}", template="/log/{path}", role=Role.AUDITOR)
-    yield Good(path="/healthz", template="/healthz", role=None)
+    for path in ("/healthz", "/readyz", "/metrics"):
+        yield Good(path=path, template=path, role=None)
     yield Good(path="/openapi.json", template="/openapi.json", role=None)

@@ -116,7 +116,7 @@ def test_the_page_of_the_service_has_every_route_under_its_role(service: Service
 def test_what_fits_the_document_and_what_does_not_is_answered_as_documented(
     service: Service, mode: GenerationMode
 ) -> None:
-    schema = schemathesis.openapi.from_asgi(PATH, service.app)
+    schema = schemathesis.openapi.from_asgi(PATH, service.served)
     described = {(template(one.path), one.method): one for one in service.operations}
     came: dict[str, set[int]] = {}
     for found in schema.get_all_operations():
@@ -133,7 +133,7 @@ def test_what_fits_the_document_and_what_does_not_is_answered_as_documented(
 
 
 def test_each_route_answers_a_call_that_succeeds_as_documented(service: Service) -> None:
-    schema = schemathesis.openapi.from_asgi(PATH, service.app)
+    schema = schemathesis.openapi.from_asgi(PATH, service.served)
     done = set()
     for good in good_calls(service):
         response = service.client.request(good.method, good.path, json=good.body, headers=service.headers(good.role))

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from starlette.routing import Route
 
+from keyvault.service import health
 from keyvault.service.operations import Operation
 from keyvault.tokens import Role
 from tests.service.conftest import Service, streams
 
-NO_TOKEN = ("GET /healthz", "GET /openapi.json")
+NO_TOKEN = ("GET /healthz", "GET /metrics", "GET /openapi.json", "GET /readyz")
 
 
 def named(operation: Operation) -> str:
@@ -30,7 +31,7 @@ def test_the_application_has_no_route_that_is_not_described(service: Service) ->
         for method in sorted((route.methods or set()) - {"HEAD"})
     ]
     assert len(routes) == len(service.app.routes)
-    assert sorted(routes) == sorted(map(named, service.operations))
+    assert sorted([*routes, *map(named, health.OPERATIONS)]) == sorted(map(named, service.operations))
     assert tuple(sorted(named(one) for one in service.operations if one.role is None)) == NO_TOKEN
 
 
