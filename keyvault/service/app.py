@@ -19,6 +19,7 @@ from keyvault.service import health, wire
 from keyvault.service.access import Access, Caller
 from keyvault.service.bodies import JSON
 from keyvault.service.calls import Call, never, not_allowed, refusal
+from keyvault.service.gathering import Gathered
 from keyvault.service.health import Readiness
 from keyvault.service.incidents import Incidents
 from keyvault.service.keys import KeyCalls
@@ -39,6 +40,7 @@ def key_calls(vault: KeyVault, limited: LimitedCalls) -> list[Call]:
     """Return the calls of the storage layer; `limited` holds tokens to their limits."""
     calls = KeyCalls(vault)
     call = partial(_limited, limited)
+    generate, unwrap = Gathered(wire.GenerateKeys, calls.generate_keys), Gathered(wire.UnwrapKeys, calls.unwrap_keys)
     return [
         call("/v1/scopes/ensure", wire.EnsureScopes, wire.ScopeAnswers, calls.ensure_scopes),
         call("/v1/scopes/describe", wire.ScopeNames, wire.ScopeAnswers, calls.describe_scopes),
@@ -46,9 +48,9 @@ def key_calls(vault: KeyVault, limited: LimitedCalls) -> list[Call]:
         call("/v1/scopes/resume", wire.ScopeNames, wire.ScopeAnswers, calls.resume_scopes),
         call("/v1/records/suspend", wire.RecordNames, wire.RecordAnswers, calls.suspend_records, statuses=OF_ONE_SCOPE),
         call("/v1/records/resume", wire.RecordNames, wire.RecordAnswers, calls.resume_records, statuses=OF_ONE_SCOPE),
-        call("/v1/keys/generate", wire.GenerateKeys, wire.KeyAnswers, calls.generate_keys, at_once=calls.generate_kept),
+        call("/v1/keys/generate", wire.GenerateKeys, wire.KeyAnswers, generate, at_once=calls.generate_kept),
         call("/v1/keys/wrap", wire.WrapKeys, wire.KeyAnswers, calls.wrap_keys),
-        call("/v1/keys/unwrap", wire.UnwrapKeys, wire.KeyAnswers, calls.unwrap_keys, at_once=calls.unwrap_kept),
+        call("/v1/keys/unwrap", wire.UnwrapKeys, wire.KeyAnswers, unwrap, at_once=calls.unwrap_kept),
         call("/v1/keys/rewrap", wire.RewrapKeys, wire.KeyAnswers, calls.rewrap_keys),
     ]
 
