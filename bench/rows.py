@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 ROUNDS = 5
@@ -61,34 +61,16 @@ def at_least(
     name: str, unit: str, value: float, bar: float, *, rival: tuple[str, float] | None = None, command: str
 ) -> Row:
     """Return a row whose value must reach `bar`; a rival is there to be compared with only."""
-    return Row(
-        name=name,
-        value=value,
-        unit=unit,
-        rival=rival[0] if rival else "",
-        rival_value=rival[1] if rival else None,
-        ratio=value / rival[1] if rival else None,
-        bar=f"≥ {bar:,} {unit}",
-        met=value >= bar,
-        command=command,
-    )
+    row = Row(name=name, value=value, unit=unit, bar=f"≥ {bar:,} {unit}", met=value >= bar, command=command)
+    return row if rival is None else replace(row, rival=rival[0], rival_value=rival[1], ratio=value / rival[1])
 
 
 def at_most(
     name: str, unit: str, value: float, bar: float, *, rival: tuple[str, float] | None = None, command: str
 ) -> Row:
-    """Return a row whose value must not exceed `bar`; a rival is there to be compared with only, more being better in the ratio."""
-    return Row(
-        name=name,
-        value=value,
-        unit=unit,
-        rival=rival[0] if rival else "",
-        rival_value=rival[1] if rival else None,
-        ratio=rival[1] / value if rival else None,
-        bar=f"≤ {bar:,} {unit}",
-        met=value <= bar,
-        command=command,
-    )
+    """Return a row whose value must not exceed `bar`; a rival is there to be compared with only."""
+    row = Row(name=name, value=value, unit=unit, bar=f"≤ {bar:,} {unit}", met=value <= bar, command=command)
+    return row if rival is None else replace(row, rival=rival[0], rival_value=rival[1], ratio=rival[1] / value)
 
 
 def save(rows: list[Row]) -> None:

@@ -127,6 +127,14 @@ def test_tls_is_modern_wants_client_certificates_where_told_and_renews_its_own(
         with pytest.raises((ssl.SSLError, ConnectionError)):
             agreed(trusting(certified=False))
 
+        (worker_process,) = service.workers()
+        files = Path(f"/proc/{worker_process}/fd")
+        before = len([*files.iterdir()])
+        for _ in range(30):
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                agreed(trusting(certified=False))
+        eventually(lambda: len([*files.iterdir()]) <= before)  # what failed its handshake is not kept
+
         with httpx2.Client(verify=trusting()) as inside:
             answer = inside.post(
                 f"{service.url}/v1/scopes/ensure", headers={"authorization": f"Bearer {token}"}, json={"names": [BOB]}

@@ -72,13 +72,18 @@ def begin(
     return gathered, first, others
 
 
+def go_on(asking: Asking) -> None:
+    """Let one have its answer, upon which the next asks for all that wait; and then the others."""
+    asking.go.release()
+    assert asking.begun.acquire(timeout=SECONDS)
+    for _ in range(UNDER_WAY):
+        asking.go.release()
+
+
 def test_who_comes_while_others_ask_is_asked_for_together_and_each_is_told_its_own(asking: Asking) -> None:
     with ThreadPoolExecutor(8) as pool:
         gathered, first, others = begin(asking, pool)
-        asking.go.release()
-        assert asking.begun.acquire(timeout=SECONDS)  # one has its answer, and the next goes for all that wait
-        for _ in range(UNDER_WAY):
-            asking.go.release()
+        go_on(asking)
         answers = [future.result(SECONDS).keys for future in others]
         assert [future.result(SECONDS).keys for future in first] == [[answer_of("first-0")], [answer_of("first-1")]]
     assert answers == [[answer_of("a")], [answer_of("b"), answer_of("none")], [answer_of("c")]]
@@ -90,10 +95,7 @@ def test_an_error_of_the_whole_is_everybodys_and_the_next_asks_anew(asking: Aski
     asking.error = Unavailable("the database cannot be reached")
     with ThreadPoolExecutor(8) as pool:
         gathered, first, others = begin(asking, pool)
-        asking.go.release()
-        assert asking.begun.acquire(timeout=SECONDS)  # one has its answer, and the next goes for all that wait
-        for _ in range(UNDER_WAY):
-            asking.go.release()
+        go_on(asking)
         for future in [*first, *others]:
             with pytest.raises(Unavailable, match="cannot be reached"):
                 future.result(SECONDS)
