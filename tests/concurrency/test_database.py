@@ -60,7 +60,9 @@ def test_of_two_transactions_in_a_deadlock_both_commit(postgres: Database) -> No
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(cross, (1, 2), (2, 1)))
-    assert len(attempts) == 3, "PostgreSQL ends a deadlock by aborting one of the two"
+    assert len(attempts) > 2, (
+        "PostgreSQL ends a deadlock by aborting one of the two, which may overtake the other's waiting and meet it again"
+    )
     assert numbers(postgres) == [2, 2]
 
 
