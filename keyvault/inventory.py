@@ -13,6 +13,7 @@ from keyvault.custody.ring_slots import CHUNK_SLOTS
 from keyvault.states import KeyState
 from keyvault.store import rings
 from keyvault.store.database import Database
+from keyvault.store.scopes import actual_state
 from keyvault.store.tables import intents, scopes
 from keyvault.system_keys import SYSTEM_KEY
 from keyvault.transit.base import TransitEngine
@@ -73,8 +74,8 @@ def reserved_slots(engine: TransitEngine) -> dict[bytes, int]:
 def _references(connection: Connection) -> tuple[set[str], set[str]]:
     """Return the keys of scopes and rings that are usable, and of those that are destroyed; what is being destroyed is neither."""
     keys: dict[bool, set[str]] = {True: set(), False: set()}
-    of_scopes = sa.select(scopes.c.key_ref, scopes.c.state).where(
-        scopes.c.key_ref.is_not(None), scopes.c.state != str(KeyState.DEACTIVATED)
+    of_scopes = sa.select(scopes.c.key_ref, actual_state).where(
+        scopes.c.key_ref.is_not(None), actual_state != str(KeyState.DEACTIVATED)
     )
     for reference, state in connection.execute(of_scopes):
         keys[state != str(KeyState.DESTROYED)].add(reference)
@@ -86,7 +87,7 @@ def _references(connection: Connection) -> tuple[set[str], set[str]]:
 
 def _going(connection: Connection) -> set[str]:
     """Return the keys of what is being destroyed: they may be there still, or be gone already."""
-    fenced = scopes.c.state == str(KeyState.DEACTIVATED)
+    fenced = actual_state == str(KeyState.DEACTIVATED)
     of_scopes = connection.execute(sa.select(scopes.c.key_ref).where(fenced, scopes.c.key_ref.is_not(None))).scalars()
     emptied = sa.select(scopes.c.ring_id).where(fenced, scopes.c.ring_id.is_not(None))
     living = sa.select(scopes.c.ring_id).where(scopes.c.state.not_in(rings.ENDED), scopes.c.ring_id.is_not(None))

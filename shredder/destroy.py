@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from itertools import groupby
+from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
 from keyvault.admission import tag_of
+from keyvault.batches import uncollected
 from keyvault.concurrency import one_ahead
 from keyvault.custody.base import Custody
 from keyvault.errors import (
@@ -29,22 +31,25 @@ from keyvault.errors import (
 from keyvault.events import EventType, Value, make_event, new_event_id
 from keyvault.home import Home
 from keyvault.results import caught
-from keyvault.scopes import KIND_RULES, Scope
+from keyvault.scopes import Scope
 from keyvault.states import KeyState, check_issuable
-from keyvault.store import destructions, fenced_records, intents, outbox, system
+from keyvault.store import destructions, fenced_records, groups, intents, outbox, system
 from keyvault.store import scopes as scope_store
 from keyvault.store.dialects import chunks
 from keyvault.store.fenced_records import RecordKey, RecordRow
 from keyvault.store.scopes import ScopeRow
 from keyvault.transit.base import audit_event
-from shredder.erase import Key, Outcome, finish
+from shredder.erase import PEOPLE, Key, Outcome, finish
 from shredder.fence import LIVE, Cause, StillDue, fence, fence_records, stamp
+from shredder.logging_ahead import LoggingAhead
 
 GROUP = 1_000
 BATCH = 10_000
 """Scopes that are erased before they are acknowledged together; rings are not cut in two."""
 AT_ONCE = 2
 """Batches under way beside the one that is fenced: while one is erased, another is acknowledged."""
+SETTLED_AT_ONCE = 10
+"""Destructions of up to 1,000 scopes that are past their horizon, and whose rows are written together."""
 REASON = re.compile(r"[a-z][a-z0-9-]{0,31}")
 MAX_TICKET_BYTES = 256
 DEFAULT_REASON = "customer-request"
@@ -63,8 +68,7 @@ class PlannedAction(StrEnum):
     NOTHING = "already destroyed"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlanItem:
+class PlanItem(NamedTuple):
     """One name of a request; `row` is its newest generation. `record_tag` (8 bytes) where only a record of it is meant."""
 
     name: str
@@ -90,6 +94,7 @@ class Destroyer:
         """Work on `home`, which the caller closes."""
         self._home = home
 
+    @uncollected()
     def plan(self, names: Sequence[str]) -> list[PlanItem | KeyVaultError]:
         """Say for each name what a run would do: an item, or why the name cannot be destroyed. Changes nothing."""
         parsed = [caught(Scope.parse, name) for name in names]
@@ -217,15 +222,17 @@ class Destroyer:
         return self._finish(keys, places, lambda _: {}, progress)
 
     def forget_expired(self) -> None:
-        """Remove what was kept of destroyed people until their backup horizon: look-ups and openings."""
+        """Remove what was kept of destroyed scopes until their backup horizon: people's look-ups and openings, and sealed names."""
         now = self._home.clock.now()
-        people = [kind for kind, rules in KIND_RULES.items() if rules.names_person]
 
-        def work(connection: Connection) -> None:
-            scope_store.forget_lookups(connection, kinds=people, now=now)
+        def work(connection: Connection) -> int:
+            settled = groups.settle(connection, people=PEOPLE, now=now, limit=SETTLED_AT_ONCE)
+            scope_store.forget_lookups(connection, kinds=PEOPLE, now=now)
             destructions.drop_openings(connection, now=now)
+            return settled
 
-        self._home.database.write(work)
+        while self._home.database.write(work) == SETTLED_AT_ONCE:
+            pass
 
     def collect(self) -> int:
         """Delete keys that were made for scopes which never came to be, with an event; return how many."""
@@ -267,6 +274,7 @@ class Destroyer:
         event = make_event(EventType.UNUSED_KEYS_DELETED, payload, at=now, event_id=event_id)
         outbox.append(connection, [event])
 
+    @uncollected()
     def _finish(
         self,
         keys: Sequence[Key],
@@ -289,10 +297,13 @@ class Destroyer:
                 mine += len(known)
                 yield partial(self._finish_batch, batch, known)
 
-        for finished in one_ahead(jobs(), threads=AT_ONCE):
-            outcomes |= {(outcome.scope_id, outcome.record_tag): outcome for outcome in finished}
-            if progress is not None:
-                progress(len(finished))
+        with LoggingAhead(self._home) as logging:
+            for finished in one_ahead(jobs(), threads=AT_ONCE):
+                outcomes |= {outcome[:2]: outcome for outcome in finished}
+                if len(outcomes) < len(wanted):
+                    logging.begin()
+                if progress is not None:
+                    progress(len(finished))
         if mine < len(wanted):  # what this run has fenced, `finish` has committed, or confirmed
             self._home.database.confirm(self._home.node)
         self._home.database.forget_deleted()
@@ -375,8 +386,10 @@ def _planned(name: str, row: ScopeRow | None) -> PlanItem | KeyVaultError:
 
 def _action(held: ScopeRow | RecordRow | None) -> PlannedAction:
     """Say what a run would do with a scope, or with a record, which has a mark only if something was done with it."""
-    actions = {KeyState.DEACTIVATED: PlannedAction.FINISH, KeyState.DESTROYED: PlannedAction.NOTHING}
-    return PlannedAction.DESTROY if held is None else actions.get(held.state, PlannedAction.DESTROY)
+    return PlannedAction.DESTROY if held is None else _ACTIONS.get(held.state, PlannedAction.DESTROY)
+
+
+_ACTIONS = {KeyState.DEACTIVATED: PlannedAction.FINISH, KeyState.DESTROYED: PlannedAction.NOTHING}
 
 
 def check_cause(ticket: str, reason: str) -> None:

@@ -6,11 +6,12 @@ calls to the engine of one run carry the run's *erasure* id, which the events na
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
+from itertools import groupby
 from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
@@ -21,7 +22,7 @@ from keyvault.errors import KeyVaultError, NotProvenError
 from keyvault.events import Event, EventType, Value, b64, instant, make_event, new_event_id
 from keyvault.home import Home
 from keyvault.scopes import KIND_RULES
-from keyvault.store import fenced_records, notices, outbox
+from keyvault.store import fenced_records, groups, notices, outbox
 from keyvault.store import scopes as scope_store
 from keyvault.store.destructions import Destruction
 from keyvault.store.scopes import ScopeRow
@@ -32,12 +33,14 @@ from shredder.notices import line as notice_line
 
 TOOL = f"keyvault-shredder {version('keyvault-shredder')}"
 
+PEOPLE = tuple(kind for kind, rules in KIND_RULES.items() if rules.names_person)
+"""Kinds of which nothing that names a person is kept."""
+
 Key = tuple[bytes, bytes]
 """A scope's id, and a record's tag in it, or none: `Target.key`."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one fenced scope, or record of it: destroyed at `at`, or still pending because of `error`."""
 
     scope_id: bytes
@@ -74,7 +77,7 @@ def finish(
     """
     erasure = new_event_id()
     with audit_event(erasure):
-        proofs = _destroy(home, [Target(rows[scope], tag) for scope, tag in pending])
+        proofs = _destroy(home, {key: Target(rows[key[0]], key[1]) for key in pending})
     run = _Run(home=home, causes=causes, erasure=erasure, at=home.clock.now(), pending=pending, rows=rows)
     proven = {key: proof for key, proof in proofs.items() if isinstance(proof, Proof)}
     failed = {key: error for key, error in proofs.items() if isinstance(error, KeyVaultError)}
@@ -85,30 +88,26 @@ def finish(
         failed = {key: error for key, error in failed.items() if key not in others}
         done |= others
         home.database.write(lambda connection: _report_failure(run, connection, failed))
-    return [_outcome(key, done, failed) for key in pending]
+    return [
+        Outcome(key[0], key[1], done[key]) if key in done else Outcome(key[0], key[1], error=failed[key])
+        for key in pending
+    ]
 
 
-def _outcome(key: Key, done: Mapping[Key, datetime], failed: Mapping[Key, KeyVaultError]) -> Outcome:
-    scope, tag = key
-    if key in done:
-        return Outcome(scope_id=scope, record_tag=tag, at=done[key])
-    return Outcome(scope_id=scope, record_tag=tag, error=failed[key])
-
-
-def _destroy(home: Home, targets: Sequence[Target]) -> dict[Key, Proof | KeyVaultError]:
+def _destroy(home: Home, targets: Mapping[Key, Target]) -> dict[Key, Proof | KeyVaultError]:
     unknown = NotProvenError("the scope's custody is not available in this home")
-    proofs: dict[Key, Proof | KeyVaultError] = {target.key: unknown for target in targets}
+    proofs: dict[Key, Proof | KeyVaultError] = dict.fromkeys(targets, unknown)
     for code, custody in home.custodies.items():
-        some = [target for target in targets if target.row.custody == code]
-        proofs |= zip([target.key for target in some], custody.destroy(some), strict=True)
+        some = {key: target for key, target in targets.items() if target.row.custody == code}
+        proofs |= zip(some, custody.destroy(list(some.values())), strict=True)
     return proofs | _destroy_former(home, targets, proofs)
 
 
 def _destroy_former(
-    home: Home, targets: Sequence[Target], proofs: Mapping[Key, Proof | KeyVaultError]
+    home: Home, targets: Mapping[Key, Target], proofs: Mapping[Key, Proof | KeyVaultError]
 ) -> dict[Key, Proof | KeyVaultError]:
     """Destroy the keys that scopes had before they were moved; what is proven of such a scope is that both its keys are gone."""
-    moved = {target.key: row for target in targets if not target.record_tag and (row := former(target.row)) is not None}
+    moved = {key: row for key, target in targets.items() if not key[1] and (row := former(target.row)) is not None}
     if not moved:
         return {}
     gone = home.custodies[CustodyCode.DEDICATED].destroy([Target(row) for row in moved.values()])
@@ -126,27 +125,41 @@ def _both(proof: Proof | KeyVaultError, of_former: Proof | KeyVaultError) -> Pro
 
 def _acknowledge(run: _Run, connection: Connection, proven: Mapping[Key, Proof]) -> dict[Key, datetime]:
     """Mark as destroyed what no other run has marked, with its events; return when each was destroyed."""
-    scopes = [scope for scope, tag in proven if not tag]
-    people = [kind for kind, rules in KIND_RULES.items() if rules.names_person]
-    horizon = run.at + BACKUP_HORIZON
-    marked = scope_store.acknowledge(
-        connection,
-        scopes,
-        destroy_ids={destroy_id for (_, tag), destroy_id in run.pending.items() if not tag},
-        people=people,
-        at=run.at,
-        horizon=horizon,
-    )
+    marked = _acknowledge_scopes(run, connection, [key for key in proven if not key[1]])
     records = fenced_records.acknowledge(connection, [key for key in proven if key[1]], at=run.at)
     mine = [key for key in proven if key in records or (not key[1] and key[0] in marked)]
-    groups: dict[_Group, list[Key]] = defaultdict(list)
-    for key in mine:
-        groups[_Group(run.pending[key], proven[key], key[0] if key[1] else None)].append(key)
-    events = [(_destroyed(run, group, keys), keys) for group, keys in groups.items()]
+    together = _grouped(run, proven, mine)
+    events = [(_destroyed(run, group, keys), keys) for group, keys in together.items()]
     outbox.append(connection, [event for event, _ in events])
     if run.home.settings.notices is not None:
         notices.add(connection, [notice_line(event.id, keys, run.at) for event, keys in events])
     return dict.fromkeys(mine, run.at)
+
+
+def _grouped(run: _Run, proven: Mapping[Key, Proof], keys: Sequence[Key]) -> dict[_Group, list[Key]]:
+    """Group what one event tells of; what comes together is mostly of one group."""
+    found: dict[_Group, list[Key]] = defaultdict(list)
+    together = groupby(keys, key=lambda key: (run.pending[key], id(proven[key]), key[0] if key[1] else None))
+    for (destroy_id, _, scope_id), some in together:
+        members = list(some)
+        found[_Group(destroy_id, proven[members[0]], scope_id)] += members
+    return found
+
+
+def _acknowledge_scopes(run: _Run, connection: Connection, proven: Sequence[Key]) -> set[bytes]:
+    """Mark whole groups by their destructions, and what is left scope by scope; return the scopes that were not yet."""
+    counted = Counter(run.pending[key] for key in proven)
+    horizon = run.at + BACKUP_HORIZON
+    whole = groups.acknowledge(connection, counted, at=run.at, horizon=horizon)
+    marked = {key[0] for key in proven if run.pending[key] in whole}
+    if len(whole) < len(counted):
+        parted = counted.keys() - whole
+        groups.part(connection, parted)
+        left = [key[0] for key in proven if run.pending[key] in parted]
+        marked |= scope_store.acknowledge(
+            connection, left, destroy_ids=parted, people=PEOPLE, at=run.at, horizon=horizon
+        )
+    return marked
 
 
 def _destroyed(run: _Run, group: _Group, keys: Sequence[Key]) -> Event:
@@ -193,11 +206,11 @@ def _destroyed_meanwhile(home: Home, keys: Collection[Key]) -> dict[Key, datetim
 
 
 def _report_failure(run: _Run, connection: Connection, failed: Mapping[Key, KeyVaultError]) -> None:
-    groups: dict[bytes, list[Key]] = defaultdict(list)
+    by_cause: dict[bytes, list[Key]] = defaultdict(list)
     for key in failed:
-        groups[run.pending[key]].append(key)
+        by_cause[run.pending[key]].append(key)
     events = []
-    for destroy_id, keys in groups.items():
+    for destroy_id, keys in by_cause.items():
         payload = {
             "destroy_id": b64(destroy_id),
             "fence": run.causes[destroy_id].fence_event,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
@@ -174,11 +174,13 @@ def _mark(
     ids: Collection[bytes] = [row.id for row in group]
     if still_due is not None:
         ids = still_due(connection, ids)
-    destructions.insert(connection, destruction)
-    places = scope_store.fence(connection, ids, destruction.id)
+    destructions.insert(connection, replace(destruction, scopes=len(ids)))
+    places = scope_store.fence(connection, ids, destruction.id, grouped=True)
     if not places:
         destructions.remove(connection, destruction.id)
         return {}
+    if len(places) < len(ids):
+        destructions.count(connection, destruction.id, len(places))
     kept = {scope: sealed for scope, sealed in openings.items() if scope in places}
     destructions.keep_openings(connection, kept, until=destruction.created_at + BACKUP_HORIZON)
     _tell(connection, destruction, stated, [row for row in group if row.id in places], [])

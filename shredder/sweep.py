@@ -33,8 +33,8 @@ from shredder.policy import Policy
 from shredder.sweep_lease import SweepLease, held
 from shredder.trusted_time import trusted_now
 
-GROUP = 10_000
-"""Scopes or records that are looked up and fenced together; rings are not cut in two."""
+GROUP = 30_000
+"""Scopes or records that are looked up together; rings are not cut in two. The destroyer has several batches of them under way."""
 TICKET = "sweep"
 REQUESTED_BY = "policy"
 NO_RECORD: RecordKey = (b"", b"")

@@ -58,6 +58,12 @@ WEEK = timedelta(days=7)
 TRANSIENT = frozenset({"heartbeats", "leases", "intents", "notices", "unlogged_creations"})
 """Tables of what is under way: nothing of it outlives a database."""
 
+OF_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "scopes": ("grouped",),
+    "destructions": ("scopes", "destroyed_at", "horizon"),
+}
+"""Columns that say how it is written down which scopes are destroyed: by a group's destruction, or in each row."""
+
 
 @dataclass(kw_only=True)
 class History:
@@ -286,8 +292,22 @@ def _tables(connection: Connection) -> dict[str, list[dict[str, Any]]]:
     for table in metadata.sorted_tables:
         if table.name not in TRANSIENT:
             rows = [dict(row._mapping) for row in connection.execute(sa.select(table))]
+            if table.name == "scopes":
+                rows = _as_they_are(connection, rows)
+            for row in rows:
+                for name in OF_GROUPS.get(table.name, ()):
+                    del row[name]
             found[table.name] = sorted(rows, key=lambda row: [repr(row[column.name]) for column in table.primary_key])
     return found
+
+
+def _as_they_are(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of scopes with what the destruction of a group says of each."""
+    known = scope_store.by_id(connection, [row["id"] for row in rows])
+    return [
+        {name: getattr(known[row["id"]], name) if name in scope_store.COLUMNS else row[name] for name in row}
+        for row in rows
+    ]
 
 
 def after_rebuild(tables: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:

@@ -173,8 +173,8 @@ class RingCustody(Custody):
     def destroy(self, targets: Sequence[Target]) -> list[Proof | KeyVaultError]:
         """Puncture, ring by ring and several rings at a time; see `RingShredder`."""
         outcomes = self._shredder.destroy(targets)
-        for target in targets:
-            self._cache.drop(target.row.ring_id or b"")
+        for ring_id in {target.row.ring_id for target in targets}:
+            self._cache.drop(ring_id or b"")
         return outcomes
 
     def unused(self, limit: int) -> list[str]:  # noqa: ARG002 - a ring leaves no keys behind

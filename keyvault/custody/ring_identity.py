@@ -57,13 +57,14 @@ def open_identity(node: ScopeNode, scope_id: bytes, text: str | None) -> bytearr
 
 
 def _decoded(scope_id: bytes, text: str) -> bytes:
-    refused = CiphertextRefusedError(f"scope {scope_id.hex()}: its sealed name is not one of ring custody")
-    if not text.startswith(_MARK):
-        raise refused
     try:
-        sealed = base64.b64decode(text.removeprefix(_MARK), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise refused from error
+        sealed = binascii.a2b_base64(text.removeprefix(_MARK), strict_mode=True) if text.startswith(_MARK) else b""
+    except ValueError as error:
+        raise _no_identity(scope_id) from error
     if len(sealed) < NONCE_BYTES + TAG_BYTES:
-        raise refused
+        raise _no_identity(scope_id)
     return sealed
+
+
+def _no_identity(scope_id: bytes) -> CiphertextRefusedError:
+    return CiphertextRefusedError(f"scope {scope_id.hex()}: its sealed name is not one of ring custody")

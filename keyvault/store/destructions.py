@@ -18,7 +18,8 @@ from keyvault.store.tables import certificate_openings, destructions
 class Destruction:
     """One group destruction. `id` 16 bytes; `ticket` and `requested_by` are 32-byte pseudonyms.
 
-    `fenced_at`: when its fence was committed; `lease_bound`: when the last cached key of what it destroys expires.
+    `fenced_at`: when its fence was committed; `lease_bound`: when the last cached key of what it destroys expires. `scopes`: how many it
+    fenced, as long as they are a group (`keyvault.store.groups`); `destroyed_at` and `horizon` are the group's.
     """
 
     id: bytes
@@ -29,6 +30,9 @@ class Destruction:
     created_at: datetime
     fenced_at: datetime | None = None
     lease_bound: datetime | None = None
+    scopes: int | None = None
+    destroyed_at: datetime | None = None
+    horizon: datetime | None = None
 
 
 def insert(connection: Connection, row: Destruction) -> None:
@@ -41,8 +45,14 @@ def insert(connection: Connection, row: Destruction) -> None:
             requested_by=row.requested_by,
             fence_event=row.fence_event,
             created_at=row.created_at,
+            scopes=row.scopes,
         )
     )
+
+
+def count(connection: Connection, destroy_id: bytes, scopes: int) -> None:
+    """Write how many scopes are in a destruction's group, in the transaction that fences them."""
+    connection.execute(sa.update(destructions).where(destructions.c.id == destroy_id).values(scopes=scopes))
 
 
 def remove(connection: Connection, destroy_id: bytes) -> None:

@@ -54,23 +54,6 @@ def conditions(connection: Connection, column: sa.Column[T], values: Iterable[T]
         yield column.in_(chunk)
 
 
-def joined_conditions(
-    connection: Connection, column: sa.Column[T], values: Iterable[T]
-) -> Iterator[sa.ColumnElement[bool]]:
-    """As `conditions`, for a column that only a hash index finds.
-
-    PostgreSQL compares again what such an index finds: under a plan made for any array, each row with each value of it. As a table of
-    its own, the values are looked up one by one.
-    """
-    if connection.dialect.name != "postgresql":
-        yield from conditions(connection, column, values)
-        return
-    for chunk in chunks(sorted(set(values)), ARRAY_CHUNK):  # type: ignore[type-var]  # as in `conditions`
-        array = sa.bindparam(None, chunk, type_=_array(column.type))
-        wanted = sa.func.unnest(array).table_valued("value").render_derived(name="wanted")
-        yield column.in_(sa.select(wanted.c.value))
-
-
 def pair_conditions(
     connection: Connection, first: sa.Column[T], second: sa.Column[T], pairs: Iterable[tuple[T, T]]
 ) -> Iterator[sa.ColumnElement[bool]]:

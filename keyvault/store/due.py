@@ -103,9 +103,7 @@ def settle(connection: Connection, rules: Sequence[DueRule]) -> None:
 # --- what a rule means in SQL -----------------------------------------------------------------------------------------
 
 # Written out, so that a planner sees that the partial indices hold all that is asked for.
-LIVE: sa.ColumnElement[bool] = sa.literal_column(
-    "scopes.state <> 'destroyed' AND scopes.state IN ('active', 'suspended')"
-)
+LIVE: sa.ColumnElement[bool] = sa.literal_column("scopes.state IN ('active', 'suspended')")
 UNSETTLED: sa.ColumnElement[bool] = sa.literal_column("NOT subjects.settled")
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from keyvault.events import EventType, unb64
 from keyvault.store.dialects import conditions
 from keyvault.store.fenced_records import RecordKey
+from keyvault.store.scopes import DESTROYED, GROUPED, PENDING
 from keyvault.store.tables import ENDING, fenced_records, outbox, scopes
 
 DESTRUCTIONS = frozenset({EventType.DESTROY_FENCED, EventType.KEY_DESTROYED, EventType.RECORD_DESTROYED})
@@ -87,8 +88,7 @@ def _add_destroyed(connection: Connection, found: Endings, ids: Collection[bytes
     """Add what these destructions destroy; return those of which something was found."""
     known: set[bytes] = set()
     for condition in conditions(connection, scopes.c.destroy_id, ids):
-        for state in ("deactivated", "destroyed"):  # each has its index
-            of_scope: sa.ColumnElement[bool] = sa.literal_column(f"scopes.state = '{state}'")
+        for of_scope in (GROUPED, PENDING, DESTROYED):  # each has its index
             query = sa.select(scopes.c.id, scopes.c.ring_id, scopes.c.destroy_id)
             for row in connection.execute(query.where(condition, of_scope)):
                 found.scopes.add(row.id)

@@ -16,18 +16,23 @@ from sqlalchemy.engine import Connection
 from keyvault.scopes import ScopeKind
 from keyvault.states import KeyState
 from keyvault.store.dialects import conditions
-from keyvault.store.scopes import DESTROYED, KINDS, LIVE, STATES
+from keyvault.store.scopes import ENDED, KINDS, LIVE, STATES, actual_state
 from keyvault.store.tables import rings, scopes
 
-_COLUMNS = ("id", "generation", "custody", "key_ref", "ring_id", "slot", "due_at", "kind", "state")
+_COLUMNS = ("id", "generation", "custody", "key_ref", "ring_id", "slot", "due_at", "kind")
+# As `keyvault.store.scopes.actual_state`: a destruction tells the state of a group.
+_STATE = (
+    "CASE WHEN s.grouped IS NOT NULL AND s.state = 'deactivated' AND "
+    "(SELECT d.destroyed_at FROM destructions d WHERE d.id = s.destroy_id) IS NOT NULL THEN 'destroyed' ELSE s.state END"
+)
 _SQL = (
-    f"SELECT s.lookup, {', '.join(f's.{name}' for name in _COLUMNS)}, coalesce(r.epoch, 0) "  # noqa: S608 - names of ours
+    f"SELECT s.lookup, {', '.join(f's.{name}' for name in _COLUMNS)}, {_STATE}, coalesce(r.epoch, 0) "  # noqa: S608 - names of ours
     "FROM unnest(%s::bytea[]) AS wanted(value) JOIN scopes s ON s.{column} = wanted.value LEFT JOIN rings r ON r.id = s.ring_id"
 )
 _BY_ID = _SQL.format(column="id")
 # Each has an index of its own.
-_LIVE = _SQL.format(column="lookup") + " WHERE s.state <> 'destroyed'"
-_DESTROYED = _SQL.format(column="lookup") + " WHERE s.state = 'destroyed' ORDER BY s.generation"
+_LIVE = _SQL.format(column="lookup") + " WHERE s.state IN ('active', 'suspended')"
+_ENDED = _SQL.format(column="lookup") + " WHERE s.state NOT IN ('active', 'suspended') ORDER BY s.generation"
 
 _new_tuple = tuple.__new__
 
@@ -48,11 +53,11 @@ class IssuableScope(NamedTuple):
 
 
 def newest_by_lookup(connection: Connection, lookups: Iterable[bytes]) -> dict[bytes, IssuableScope]:
-    """Return, for each look-up HMAC that is known, its newest generation: the one that is not destroyed, if there is one."""
+    """Return, for each look-up HMAC that is known, its newest generation: the live one, if there is one."""
     wanted = set(lookups)
     found = {row[0]: _value(row) for row in _rows(connection, _LIVE, scopes.c.lookup, wanted, LIVE)}
     if left := wanted - found.keys():
-        found |= {row[0]: _value(row) for row in _rows(connection, _DESTROYED, scopes.c.lookup, left, DESTROYED)}
+        found |= {row[0]: _value(row) for row in _rows(connection, _ENDED, scopes.c.lookup, left, ENDED)}
     return found
 
 
@@ -72,7 +77,7 @@ def _rows(
     found: list[Any] = []
     for condition in conditions(connection, column, wanted):
         query = (
-            sa.select(scopes.c.lookup, *(scopes.c[name] for name in _COLUMNS), epoch)
+            sa.select(scopes.c.lookup, *(scopes.c[name] for name in _COLUMNS), actual_state, epoch)
             .select_from(scopes.outerjoin(rings, rings.c.id == scopes.c.ring_id))
             .where(condition, where)
             .order_by(scopes.c.generation)

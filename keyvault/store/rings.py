@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from keyvault.states import KeyState
 from keyvault.store.dialects import chunks
+from keyvault.store.scopes import actual_state
 from keyvault.store.tables import fenced_records, rings, scopes
 
 ENDED = (str(KeyState.DEACTIVATED), str(KeyState.DESTROYED))
@@ -141,7 +142,7 @@ def in_use(connection: Connection) -> list[RingRow]:
 
 def destroyed_slots(connection: Connection, ring_id: bytes) -> frozenset[int]:
     """Return the slots of a ring's destroyed scopes; those whose destruction is pending are not among them."""
-    query = sa.select(scopes.c.slot).where(scopes.c.ring_id == ring_id, scopes.c.state == str(KeyState.DESTROYED))
+    query = sa.select(scopes.c.slot).where(scopes.c.ring_id == ring_id, actual_state == str(KeyState.DESTROYED))
     return frozenset(connection.execute(query).scalars())
 
 

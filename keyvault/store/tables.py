@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0006"
+REVISION = "0007"
 """The Alembic revision these tables are at; `Store.check_version` compares it with the database."""
 
 
@@ -70,7 +70,7 @@ class SealedText(TypeDecorator[str]):
 
     def process_result_value(self, value: bytes | str | None, dialect: Any) -> str | None:  # noqa: ARG002
         """Give the text again; SQLite still holds the text itself in rows of before."""
-        return value if value is None or isinstance(value, str) else _unpack_sealed(bytes(value))
+        return value if value is None or isinstance(value, str) else unpack_sealed(bytes(value))
 
 
 _SEALED_MARKS = {1: "ring:1:", 2: "vault:v1:"}
@@ -89,7 +89,8 @@ def pack_sealed(text: str) -> bytes:
     return b"\0" + text.encode()
 
 
-def _unpack_sealed(data: bytes) -> str:
+def unpack_sealed(data: bytes) -> str:
+    """Return the text that `pack_sealed` made these bytes of."""
     if data[0] == 0:
         return data[1:].decode()
     return _SEALED_MARKS[data[0]] + binascii.b2a_base64(data[1:], newline=False).decode()
@@ -105,7 +106,7 @@ metadata = MetaData(
     }
 )
 
-LIVE = text("state <> 'destroyed'")
+LIVE = text("state IN ('active', 'suspended')")
 
 scopes = Table(
     "scopes",
@@ -130,6 +131,7 @@ scopes = Table(
     Column("destroyed_at", UTCDateTime, nullable=True),
     Column("horizon", UTCDateTime, nullable=True),
     Column("destroy_id", LargeBinary(16), ForeignKey("destructions.id"), nullable=True),
+    Column("grouped", Boolean, nullable=True),
     UniqueConstraint("lookup", "generation"),
     UniqueConstraint("ring_id", "slot"),
     CheckConstraint("state IN ('active', 'suspended', 'deactivated', 'destroyed')", name="state"),
@@ -137,13 +139,19 @@ scopes = Table(
 )
 # On PostgreSQL the migration makes these, and the first two constraints above, smaller: each holds only the rows that it is for, and
 # what keeps live look-ups apart is an exclusion constraint over a hash index. `keyvault.store.scopes.insert_new` keeps the rest apart.
-SHAPED_BY_DIALECT = frozenset({"uq_scopes_key_ref", "uq_scopes_lookup_generation", "uq_scopes_live_lookup"})
+# And there no foreign key has a destruction looked up for each scope that it fences.
+SHAPED_BY_DIALECT = frozenset(
+    {"uq_scopes_key_ref", "uq_scopes_lookup_generation", "uq_scopes_live_lookup", "fk_scopes_destroy_id"}
+)
 Index("uq_scopes_live_lookup", scopes.c.lookup, unique=True, sqlite_where=LIVE)
 Index("ix_scopes_due_at", scopes.c.due_at, postgresql_where=LIVE, sqlite_where=LIVE)
 Index("ix_scopes_account", scopes.c.account)
 BY_FACTS = text("suspended_by = 2")
 Index("ix_scopes_suspended_by_facts", scopes.c.account, postgresql_where=BY_FACTS, sqlite_where=BY_FACTS)
-Index("ix_scopes_pending", scopes.c.destroy_id, sqlite_where=text("state = 'deactivated'"))
+ALONE = text("state = 'deactivated' AND grouped IS NULL")
+Index("ix_scopes_pending", scopes.c.destroy_id, postgresql_where=ALONE, sqlite_where=ALONE)
+GROUPED = text("grouped IS NOT NULL")
+Index("ix_scopes_grouped", scopes.c.destroy_id, postgresql_where=GROUPED, sqlite_where=GROUPED)
 REMEMBERED = text("state = 'destroyed' AND lookup IS NOT NULL AND salt IS NULL")
 Index("ix_scopes_remembered", scopes.c.horizon, postgresql_where=REMEMBERED, sqlite_where=REMEMBERED)
 
@@ -178,7 +186,12 @@ destructions = Table(
     Column("not_before", UTCDateTime, nullable=True),
     Column("fenced_at", UTCDateTime, nullable=True),
     Column("lease_bound", UTCDateTime, nullable=True),
+    Column("scopes", Integer, nullable=True),
+    Column("destroyed_at", UTCDateTime, nullable=True),
+    Column("horizon", UTCDateTime, nullable=True),
 )
+HOLDING = text("scopes IS NOT NULL")
+Index("ix_destructions_grouped", destructions.c.horizon, postgresql_where=HOLDING, sqlite_where=HOLDING)
 
 fenced_records = Table(
     "fenced_records",

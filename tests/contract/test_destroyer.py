@@ -15,6 +15,7 @@ from sqlalchemy import select
 
 from keyvault import KeyState, KeyVault
 from keyvault.custody import ring_sealing as sealing
+from keyvault.custody.base import Custody, Proof, Target
 from keyvault.errors import (
     DestructionPausedError,
     InvalidInputError,
@@ -36,7 +37,7 @@ from keyvault.store.scopes import ScopeRow
 from keyvault.store.tables import certificate_openings
 from keyvault.testing import ManualClock, faulty_engine
 from keyvault.transit.base import TransitEngine
-from shredder import destroy, fence
+from shredder import destroy, erase, fence
 from shredder.destroy import Destroyer, PlanItem, PlannedAction
 from tests.homes import TestHome, in_dedicated_custody, in_ring_custody, vault_home
 from tests.servers import VaultServer
@@ -353,6 +354,45 @@ def test_a_deletion_that_failed_is_no_destruction_although_the_key_reads_absent(
         assert row_of(opened, MONTH).state is KeyState.DEACTIVATED
         assert "key.destroyed" not in {event["type"] for event in events(opened)}
         assert Destroyer(opened).finish_pending()[0].error is None
+
+
+class _Holding:
+    """A custody that cannot prove one scope gone."""
+
+    def __init__(self, custody: Custody, scope_id: bytes) -> None:
+        self.name = custody.name
+        self._custody = custody
+        self._scope_id = scope_id
+
+    def destroy(self, targets: Sequence[Target]) -> list[Proof | KeyVaultError]:
+        left = NotProvenError("the test says so")
+        proofs = self._custody.destroy([target for target in targets if target.row.id != self._scope_id])
+        return [left if target.row.id == self._scope_id else proofs.pop(0) for target in targets]
+
+
+def test_what_is_proven_of_a_group_is_acknowledged_and_the_rest_by_the_next_run(home: TestHome) -> None:
+    names = [PERSON, OTHER, MONTH]
+    create(home, *names)
+    with home.opened() as opened:
+        cause = fence.Cause(reason="customer-request", ticket="T-1", requested_by="tester")
+        rows = [row_of(opened, name) for name in names]
+        pending = fence.fence(opened, rows, cause)
+        assert len(set(pending.values())) == 1
+        holding: Any = {code: _Holding(custody, rows[1].id) for code, custody in opened.custodies.items()}
+        outcomes = erase.finish(
+            replace(opened, custodies=holding),
+            {(row.id, b""): pending[row.id] for row in rows},
+            {row.id: row for row in rows},
+            fence.stamp(opened, pending.values()),
+        )
+        assert [outcome.error is None for outcome in outcomes] == [True, False, True]
+        expected = [KeyState.DESTROYED, KeyState.DEACTIVATED, KeyState.DESTROYED]
+        assert [row_of(opened, name).state for name in names] == expected
+        assert [outcome.error for outcome in Destroyer(opened).finish_pending()] == [None]
+        assert [row_of(opened, name).state for name in names] == [KeyState.DESTROYED] * 3
+        told = [event["scopes"] for event in events(opened) if event["type"] == "key.destroyed"]
+    assert sorted(len(scopes) for scopes in told) == [1, 2]
+    assert len({scope for scopes in told for scope in scopes}) == 3, "each is told once"
 
 
 def test_an_unreachable_engine_fences_nothing(home: TestHome) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,7 +22,7 @@ from keyvault.errors import ConfigurationError, StoreError, StoreVersionError, U
 from keyvault.events import EventType, make_event
 from keyvault.scopes import ScopeKind
 from keyvault.states import KeyState
-from keyvault.store import destructions, intents, issuable, outbox, rings, system
+from keyvault.store import destructions, groups, intents, issuable, outbox, rings, system, tables
 from keyvault.store import scopes as scope_store
 from keyvault.store.database import Database
 from keyvault.store.destructions import Destruction
@@ -202,6 +203,120 @@ def test_only_scopes_that_these_destructions_fenced_are_acknowledged(store: Data
     assert rows[fenced[1].id].salt == bytes(32), "the salt of what names no person stays"
 
 
+def grouped(store: Database, *members: ScopeRow) -> Destruction:
+    """Fence scopes as one group."""
+    cause = replace(destruction(), scopes=len(members))
+    insert(store, *members)
+    store.write(partial(destructions.insert, row=cause))
+    fenced = store.write(partial(scope_store.fence, ids=[row.id for row in members], destroy_id=cause.id, grouped=True))
+    assert len(fenced) == len(members)
+    return cause
+
+
+def acknowledge_group(store: Database, cause: Destruction, proven: int) -> set[bytes]:
+    return store.write(partial(groups.acknowledge, proven={cause.id: proven}, at=NOW, horizon=NOW + timedelta(days=90)))
+
+
+def states(store: Database, *members: ScopeRow) -> list[KeyState]:
+    """Return the states of scopes, after a look whether all that can be asked agrees on them."""
+    ids = [row.id for row in members]
+    rows = store.read(partial(scope_store.by_id, ids=ids))
+    found = [rows[scope].state for scope in ids]
+    issuable_rows = store.read(partial(issuable.by_id, ids=ids))
+    assert [issuable_rows[scope].state for scope in ids] == found
+    lookups = [row.lookup or b"" for row in members]
+    by_name = store.read(partial(scope_store.newest_by_lookup, lookups=lookups))
+    assert [by_name[lookup].state for lookup in lookups] == found
+    issuable_by_name = store.read(partial(issuable.newest_by_lookup, lookups=lookups))
+    assert [issuable_by_name[lookup].state for lookup in lookups] == found
+    counted = store.read(scope_store.count_by_state)
+    assert {state: count for state, count in counted.items() if count} == Counter(found)
+    for state in KeyState:
+        page = store.read(partial(scope_store.page, after=b"", limit=9, state=state))
+        assert {row.id for row in page} == {scope for scope in ids if rows[scope].state is state}
+    pending = store.read(scope_store.awaiting_destruction)
+    assert set(pending) == {scope for scope in ids if rows[scope].state is KeyState.DEACTIVATED}
+    assert store.read(partial(scope_store.awaiting_destruction, limit=1)) == pending[:1]
+    return found
+
+
+def test_a_group_is_destroyed_by_one_row_and_everybody_sees_it(store: Database) -> None:
+    members = [row(), row(kind=ScopeKind.BUSINESS, period="2026", salt=bytes(32))]
+    cause = grouped(store, *members)
+    assert states(store, *members) == [KeyState.DEACTIVATED] * 2
+    assert acknowledge_group(store, cause, 2) == {cause.id}
+    assert states(store, *members) == [KeyState.DESTROYED] * 2
+    rows = store.read(partial(scope_store.by_id, ids=[row.id for row in members]))
+    for scope in rows.values():
+        assert (scope.destroyed_at, scope.horizon, scope.sealed_name) == (NOW, NOW + timedelta(days=90), None)
+    assert acknowledge_group(store, cause, 2) == set(), "each is acknowledged once"
+
+
+def test_a_group_of_which_less_is_proven_stays_pending(store: Database) -> None:
+    members = [row(), row()]
+    cause = grouped(store, *members)
+    for proven in (1, 3):
+        assert acknowledge_group(store, cause, proven) == set()
+    assert states(store, *members) == [KeyState.DEACTIVATED] * 2
+
+
+def test_a_parted_group_is_acknowledged_scope_by_scope_and_never_again_as_a_whole(store: Database) -> None:
+    members = [row(), row()]
+    cause = grouped(store, *members)
+    one_by_one = partial(
+        scope_store.acknowledge, destroy_ids=[cause.id], people=[ScopeKind.CONSUMER], at=NOW, horizon=NOW
+    )
+    assert store.write(partial(one_by_one, ids=[members[0].id])) == set(), "it is in a group"
+    store.write(partial(groups.part, destroy_ids=[cause.id]))
+    assert states(store, *members) == [KeyState.DEACTIVATED] * 2
+    assert store.write(partial(one_by_one, ids=[members[0].id])) == {members[0].id}
+    assert acknowledge_group(store, cause, 2) == set()
+    assert states(store, *members) == [KeyState.DESTROYED, KeyState.DEACTIVATED]
+
+
+def test_a_group_that_is_destroyed_is_not_parted(store: Database) -> None:
+    members = [row(), row()]
+    cause = grouped(store, *members)
+    acknowledge_group(store, cause, 2)
+    store.write(partial(groups.part, destroy_ids=[cause.id]))
+    assert states(store, *members) == [KeyState.DESTROYED] * 2
+
+
+def test_at_its_horizon_a_group_becomes_rows_that_hold_no_name(store: Database) -> None:
+    members = [row(), row(kind=ScopeKind.BUSINESS, period="2026", salt=bytes(32))]
+    cause, pending = grouped(store, *members), row()
+    acknowledge_group(store, cause, 2)
+    grouped(store, pending)
+    before = store.read(partial(scope_store.by_id, ids=[row.id for row in members]))
+
+    def settle(now: datetime) -> int:
+        return store.write(partial(groups.settle, people=[ScopeKind.CONSUMER], now=now, limit=5))
+
+    assert settle(NOW + timedelta(days=89)) == 0
+    assert settle(NOW + timedelta(days=90)) == 1
+    assert settle(NOW + timedelta(days=90)) == 0, "once"
+    assert states(store, *members, pending) == [KeyState.DESTROYED, KeyState.DESTROYED, KeyState.DEACTIVATED]
+    assert store.read(partial(scope_store.by_id, ids=[row.id for row in members])) == before
+    query = sa.select(tables.scopes.c.sealed_name, tables.scopes.c.salt).where(
+        tables.scopes.c.id.in_([row.id for row in members])
+    )
+    kept = store.read(lambda connection: set(map(tuple, connection.execute(query))))
+    assert kept == {(None, None), (None, bytes(32))}
+
+
+def test_a_name_whose_scope_is_fenced_gets_no_second_one(store: Database) -> None:
+    fenced = row()
+    cause = grouped(store, fenced)
+    again = row(lookup=fenced.lookup, generation=1)
+    assert insert(store, again) == set()
+    acknowledge_group(store, cause, 1)
+    assert insert(store, again) == set(), "its generation was used"
+    renewed = row(lookup=fenced.lookup, generation=2)
+    assert insert(store, renewed) == {renewed.id}
+    newest = store.read(partial(scope_store.newest_by_lookup, lookups=[fenced.lookup or b""]))
+    assert newest[fenced.lookup or b""].id == renewed.id
+
+
 def test_a_fence_is_stamped_once(store: Database) -> None:
     cause = destruction()
     scope = row(state=KeyState.DEACTIVATED, destroy_id=cause.id)
@@ -356,4 +471,4 @@ def test_live_look_ups_are_joined_and_not_compared_each_with_each(newest_by_look
     found = database.read(plan)
     database.close()
     assert "on unnest wanted" in found
-    assert "ANY" not in found
+    assert "lookup = ANY" not in found, "states may be compared with an array of two, look-ups not"
