@@ -15,7 +15,7 @@ demo: ## seal records, shred two keys, show what is gone (INPUT=records.jsonl)
 	@.venv/bin/keyvault demo $(if $(INPUT),--input "$(INPUT)")
 
 test: setup ## every test, beside a real Vault and a real PostgreSQL (ARGS="-k name")
-	@$(python) -m tests.servers -- $(python) -m pytest $(ARGS)
+	@$(python) -m tests.servers -- $(python) -m tests.parts $(ARGS)
 
 check: setup ## linter, formatter, types, layers
 	.venv/bin/ruff check
