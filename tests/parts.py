@@ -65,8 +65,8 @@ def parts() -> list[Path]:
 
 
 def at_once() -> int:
-    """Return how many parts run side by side: one more than the cores that this process may use, as a part often waits."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Return how many parts run side by side: as many as there are cores that this process may use, and two at least, as a part often waits."""
+    return max(2, len(os.sched_getaffinity(0)))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -129,6 +129,7 @@ def _ended(running: list[_Part]) -> Iterator[_Part]:
 
 def _start(folder: Path, outputs: Path, arguments: Sequence[str]) -> _Part:
     """Start a part in a session of its own: a terminal's Ctrl-C would reach it, and the one that `_end` sends as well."""
+    say(f"tests/{folder.name} ...")
     output = outputs / f"{folder.name}.txt"
     # Each part would overwrite the others' cache of failed tests.
     command = [*prefix(death_signal="TERM"), sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
