@@ -1,31 +1,22 @@
-"""Samples that nobody but the auditor can steer: the entries whose SHA-256(seed ‖ index) are the smallest. Pure."""
+"""Samples that nobody but the auditor can steer: draw after draw from the log, each told by SHA-256(seed ‖ its number). Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from hashlib import sha256
+from itertools import count as counted
 
-_DIGEST_BITS = 256
-_SPARE = 8
-"""How many more than are wanted are looked for at first, so that one pass nearly always finds enough."""
+_DIGITS = 15
+"""Hexadecimal digits of a digest that a draw uses, 60 bits: a shell can reckon with them, and no entry is favoured by more than size / 2^60."""
 
 
 def choose(seed: str, count: int, size: int) -> list[int]:
-    """Return `count` indices of a log of `size` entries (all, where there are fewer), in the order of their digests.
+    """Return `count` indices of a log of `size` entries (all, where there are fewer), in the order in which they are drawn.
 
-    What is hashed is the seed in UTF-8 and behind it the index in decimal digits, as `printf %s%d` writes them.
+    Draws are numbered from 0. What is hashed is the seed in UTF-8 and behind it the draw's number in decimal digits, as `printf %s%d` writes them;
+    the digest's first 15 hexadecimal digits, modulo `size`, are the index. One that was drawn before is passed over.
     """
-    wanted = 2 * count + _SPARE
-    while True:
-        found = sorted(_below(seed.encode(), size, wanted))
-        if len(found) >= min(count, size):
-            return [index for _, index in found[:count]]
-        wanted *= 2
-
-
-def _below(seed: bytes, size: int, wanted: int) -> Iterator[tuple[bytes, int]]:
-    """Give those with the smallest digests, about `wanted` of them: sorting all of a million would take seconds."""
-    if wanted >= size:
-        return ((sha256(seed + b"%d" % index).digest(), index) for index in range(size))
-    bound = ((wanted << _DIGEST_BITS) // size).to_bytes(_DIGEST_BITS // 8, "big")
-    return ((digest, index) for index in range(size) if (digest := sha256(seed + b"%d" % index).digest()) < bound)
+    draws = (sha256(b"%s%d" % (seed.encode(), number)).hexdigest()[:_DIGITS] for number in counted())
+    drawn: dict[int, None] = {}
+    while len(drawn) < min(count, size):
+        drawn[int(next(draws), 16) % size] = None
+    return list(drawn)
