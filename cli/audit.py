@@ -58,6 +58,32 @@ def pack(app: App, directory: Path) -> None:
 
 
 @audit.command()
+@click.argument("billing", metavar="CSV", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@json_option
+@click.pass_obj
+def population(app: App, billing: Path, out: str, force: bool) -> None:
+    """Write billing's CSV to OUT with a column more: the commitment of each account-month's scope, where there is one.
+
+    `audit verify --population OUT` then finds each row at once, where it has to try a month's rows on each other otherwise. It believes none of
+    it: what it finds there is verified as if it had searched.
+    """
+    from cli.files import STANDARD, check_pair, output
+    from shredder.audit.locating import locate
+
+    if app.as_json and out == STANDARD:
+        raise click.UsageError("with --json OUT must be a file: standard output holds the JSON object")
+    check_pair(str(billing), out, force=force)
+    with app.opened() as home:
+        located = locate(home, _read_text(billing), billing.name)
+    with output(out, force=force) as sink:
+        sink.write(located.text.encode())
+    app.emit({"rows": located.rows, "found": located.found})
+    app.note(f"{located.found} of {located.rows} rows have a scope")
+
+
+@audit.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
     "--log-key", type=click.Path(path_type=Path), help="File with the log's key, had on another way than the pack."

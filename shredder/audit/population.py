@@ -28,6 +28,8 @@ from shredder.audit.finding import Finding
 from shredder.audit.forms import are_bytes_32, are_months
 
 COLUMNS = ("account", "month")
+LOCATED = "scope"
+"""A column that billing's rows may have besides: the commitment of each one's scope, in base64url."""
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 
 _VALUE = rb"([\w-]{42}[AEIMQUYcgkosw048])"
@@ -57,12 +59,16 @@ class AccountMonth(NamedTuple):
 
 
 class Billed(NamedTuple):
-    """A row of billing's: the line of the file that it ends on, and the account-month's name in bytes."""
+    """A row of billing's: the line of the file that it ends on, and the account-month's name in bytes.
+
+    `located`: the commitment that somebody wrote beside it, in base64url, or nothing. It says where to look first, and proves nothing.
+    """
 
     row: int
     month: str
     account: str
     canonical: bytes
+    located: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,7 +172,7 @@ def read_billing(text: str, name: str) -> tuple[list[Billed], list[Finding]]:
                 Finding(code="malformed-row", where=where, message="no account and month can be read from it")
             )
             continue
-        billed = Billed(reader.line_num, row["month"], row["account"], scope.canonical)
+        billed = Billed(reader.line_num, row["month"], row["account"], scope.canonical, row.get(LOCATED) or "")
         first = rows.setdefault(billed.canonical, billed)
         if first is not billed:
             findings.append(Finding(code="duplicate-row", where=where, message=f"it says the same as row {first.row}"))
@@ -189,11 +195,13 @@ def reconcile(
 ) -> Reconciliation:
     """Find each account-month of the log among billing's rows by its commitment, and say what is on one side alone.
 
-    A salt has to be tried on each of a month's rows. Once an account's pseudonym is known from one month, its other months are one try.
+    A salt has to be tried on each of a month's rows, unless a row says which scope is its own. Once an account's pseudonym is known from one month,
+    its other months are one try.
     """
     by_month: dict[str, dict[str, Billed]] = {}
     for item in billed:
         by_month.setdefault(item.month, {})[item.account] = item
+    located = {item.located: item for item in billed if item.located}
     accounts: dict[bytes, str] = {}
     matched: list[tuple[int, bytes]] = []
     extra: list[AccountMonth] = []
@@ -201,10 +209,11 @@ def reconcile(
     for period, members in groupby(population, key=lambda item: item.period):
         rows = by_month.get(period, {})
         for member in members:
-            found = _find(member, rows, accounts)
+            found = _at(member, located.get(b64(member.scope))) or _find(member, rows, accounts)
             if found is None:
                 extra.append(member)
             else:
+                accounts[member.account] = found.account
                 matched.append((found.row, member.scope))
                 seen.add(found.canonical)
             progress(1)
@@ -214,7 +223,14 @@ def reconcile(
     )
 
 
-def _find(member: AccountMonth, rows: Mapping[str, Billed], accounts: dict[bytes, str]) -> Billed | None:
+def _at(member: AccountMonth, row: Billed | None) -> Billed | None:
+    """Return the row that is said to be of an account-month, if it is."""
+    if row is None or row.month != member.period or commit(member.salt, row.canonical) != member.scope:
+        return None
+    return row
+
+
+def _find(member: AccountMonth, rows: Mapping[str, Billed], accounts: Mapping[bytes, str]) -> Billed | None:
     """Return the row of an account-month: the pseudonym only says where to look first, and the commitment decides."""
     known = accounts.get(member.account)
     if known is not None:
@@ -223,7 +239,6 @@ def _find(member: AccountMonth, rows: Mapping[str, Billed], accounts: dict[bytes
             return rows.get(known)
     for row in rows.values():
         if commit(member.salt, row.canonical) == member.scope:
-            accounts[member.account] = row.account
             return row
     return None
 

@@ -81,6 +81,33 @@ def test_with_all_that_an_auditor_brings(keyvault: Command, pack: Path, tmp_path
     assert "population      2 matched, 0 missing, 0 extra" in shown.out
 
 
+def test_billing_with_the_scopes_beside(keyvault: Command, pack: Path, tmp_path: Path) -> None:
+    rows, out = billing(tmp_path, "acct-001", "acct-002", "acct-009"), tmp_path / "located.csv"
+    rows.write_text(rows.read_text() + "\nacct-004,2026-13\n")
+    result = keyvault("audit", "population", rows, out, "--json")
+    assert (result.code, result.json) == (0, {"rows": 3, "found": 2})
+    lines = out.read_text().splitlines()
+    assert lines[0] == "account,month,scope"
+    assert [len(line.split(",")[2]) for line in lines[1:]] == [43, 43, 0, 0]
+    assert [line.rpartition(",")[0] for line in lines] == [line for line in rows.read_text().splitlines() if line]
+    shown = keyvault("audit", "verify", pack, "--population", out)
+    assert "population      2 matched, 1 missing, 0 extra" in shown.out
+    again = keyvault("audit", "population", out, "-")
+    assert again.out.splitlines() == lines, "the column is replaced"
+    assert "2 of 3 rows have a scope" in again.err
+
+
+def test_billing_is_not_overwritten(keyvault: Command, pack: Path, tmp_path: Path) -> None:
+    rows = billing(tmp_path, "acct-001")
+    assert pack.exists()
+    before = rows.read_text()
+    (tmp_path / "there").touch()
+    assert keyvault("audit", "population", rows, rows, "--force").code == 2
+    assert keyvault("audit", "population", rows, "-", "--json").code == 2
+    assert keyvault("audit", "population", rows, tmp_path / "there").code == 1
+    assert (rows.read_text(), (tmp_path / "there").read_text()) == (before, "")
+
+
 def test_one_line_a_finding_and_exit_code_3(keyvault: Command, pack: Path) -> None:
     name = damaged(pack)
     result = keyvault("audit", "verify", pack)

@@ -99,6 +99,50 @@ def test_what_is_on_one_side_alone_is_named_without_a_name() -> None:
     assert "acct-" not in "".join(map(str, found.findings))
 
 
+def located_csv(*rows: tuple[str, str, str]) -> str:
+    return "account,month,scope\n" + "".join(f"{account},{month},{scope}\n" for account, month, scope in rows)
+
+
+def tried(monkeypatch: pytest.MonkeyPatch, text: str) -> tuple[population.Reconciliation, int]:
+    """Reconcile, and return how many salts were tried."""
+    tries: list[bytes] = []
+
+    def counted(salt: bytes, canonical_name: bytes) -> bytes:
+        tries.append(salt)
+        return commit(salt, canonical_name)
+
+    monkeypatch.setattr(population, "commit", counted)
+    billed, findings = read_billing(text, "b.csv")
+    assert findings == []
+    return reconcile(billed, ALL, name="b.csv"), len(tries)
+
+
+def test_rows_that_say_their_scopes_are_found_at_the_first_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(account, month, b64(account_month(account, month).scope)) for account, month in EVERYTHING]
+    found, tries = tried(monkeypatch, located_csv(*rows))
+    assert (found.findings, found.missing, found.extra) == ([], [], [])
+    assert [row for row, _ in found.matched] == [2, 3, 4, 5, 6, 7]
+    assert tries == len(EVERYTHING)
+
+
+def test_what_a_row_says_of_its_scope_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    scopes = [b64(account_month(*place).scope) for place in EVERYTHING]
+    for wrong in (scopes[1:] + scopes[:1], ["nonsense"] * 6, [scopes[0]] * 6):
+        rows = [(*place, scope) for place, scope in zip(EVERYTHING, wrong, strict=True)]
+        found, _ = tried(monkeypatch, located_csv(*rows))
+        assert (found.findings, [row for row, _ in found.matched]) == ([], [2, 3, 4, 5, 6, 7])
+    row = ("acct-999", "2026-09", scopes[0])
+    found, _ = tried(monkeypatch, located_csv(*[(*place, "") for place in EVERYTHING[1:]], row))
+    assert ([item.row for item in found.missing], found.extra) == ([7], [account_month(*EVERYTHING[0])])
+
+
+def test_a_scope_that_the_pack_lists_under_another_month_matches_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = account_month("acct-001", "2026-09")
+    monkeypatch.setattr(f"{__name__}.ALL", [real._replace(period="2026-10")])
+    found, _ = tried(monkeypatch, located_csv(("acct-001", "2026-09", b64(real.scope))))
+    assert (len(found.matched), len(found.missing), len(found.extra)) == (0, 1, 1)
+
+
 def test_both_lives_of_an_account_month_are_matched() -> None:
     billed, _ = read_billing(csv_of(EVERYTHING[0]), "b.csv")
     twice = sorted([account_month(*EVERYTHING[0]), account_month(*EVERYTHING[0], generation=2)])
