@@ -6,6 +6,8 @@ from typing import TypeVar
 
 import pytest
 
+from keyvault.store.database import Database
+from keyvault.store.migrate import migrate
 from tests.servers import PostgresServer, VaultServer, description, running_postgres, running_vault
 
 pytest_plugins = ("tests.home_fixtures",)
@@ -47,6 +49,24 @@ def new_postgres() -> Iterator[Callable[..., PostgresServer]]:
 def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     """SQLAlchemy URL of a fresh database, dropped after the test."""
     url = postgres_server.create_database()
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def migrated_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """URL of a database with the store's tables, for copies: nobody connects to it."""
+    url = postgres_server.create_database()
+    with contextlib.closing(Database(url)) as database:
+        migrate(database)
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture
+def store_url(postgres_server: PostgresServer, migrated_url: str) -> Iterator[str]:
+    """SQLAlchemy URL of a fresh database that has the store's tables already; dropped after the test."""
+    url = postgres_server.create_database(like=migrated_url)
     yield url
     postgres_server.drop_database(url)
 

@@ -21,7 +21,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, custody: str) -> TestHo
     """A fresh home; every test that takes it runs on both pairs, in both custodies."""
     if request.param == "embedded+sqlite":
         return embedded_home(tmp_path, custody=custody)
-    server, url = request.getfixturevalue("vault_server"), request.getfixturevalue("postgres_url")
+    server, url = request.getfixturevalue("vault_server"), request.getfixturevalue("store_url")
     return vault_home(tmp_path, server, url, custody=custody)
 
 

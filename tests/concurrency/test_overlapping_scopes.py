@@ -34,8 +34,8 @@ PATIENCE = 120.0
 
 
 @pytest.mark.parametrize("custody", CUSTODIES)
-def test_on_vault_and_postgresql(tmp_path: Path, vault_server: VaultServer, postgres_url: str, custody: str) -> None:
-    home = vault_home(tmp_path, vault_server, postgres_url, custody=custody)
+def test_on_vault_and_postgresql(tmp_path: Path, vault_server: VaultServer, store_url: str, custody: str) -> None:
+    home = vault_home(tmp_path, vault_server, store_url, custody=custody)
     calls = run_processes(home, tmp_path, processes=4, threads=8, calls=60)
     assert checker.unexpected_errors(calls) == []
     judge(home, calls)

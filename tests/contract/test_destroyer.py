@@ -443,8 +443,8 @@ def told_to_vault(server: VaultServer, event_id: str) -> set[tuple[str, str]]:
     }
 
 
-def test_vault_hears_of_each_erasure_by_its_id(tmp_path: Path, vault_server: VaultServer, postgres_url: str) -> None:
-    home = vault_home(tmp_path, vault_server, postgres_url, custody="dedicated")
+def test_vault_hears_of_each_erasure_by_its_id(tmp_path: Path, vault_server: VaultServer, store_url: str) -> None:
+    home = vault_home(tmp_path, vault_server, store_url, custody="dedicated")
     create(home, PERSON)
     with home.opened() as opened:
         Destroyer(opened).destroy([PERSON], ticket="T-1", requested_by="tester")
@@ -455,9 +455,9 @@ def test_vault_hears_of_each_erasure_by_its_id(tmp_path: Path, vault_server: Vau
 
 @pytest.mark.usefixtures("months_are_due")
 def test_vault_hears_of_every_call_for_a_ring_by_the_erasures_id(
-    tmp_path: Path, vault_server: VaultServer, postgres_url: str
+    tmp_path: Path, vault_server: VaultServer, store_url: str
 ) -> None:
-    home = vault_home(tmp_path, vault_server, postgres_url, custody="ring")
+    home = vault_home(tmp_path, vault_server, store_url, custody="ring")
     create(home, PERSON, OTHER, MONTH)
     with home.opened() as opened:
         Destroyer(opened).destroy([PERSON, MONTH], ticket="T-1", requested_by="tester")
@@ -488,8 +488,8 @@ def ring_of(row: ScopeRow) -> bytes:
     return row.ring_id
 
 
-def test_no_name_reaches_vaults_audit_log(tmp_path: Path, vault_server: VaultServer, postgres_url: str) -> None:
-    home = vault_home(tmp_path, vault_server, postgres_url)
+def test_no_name_reaches_vaults_audit_log(tmp_path: Path, vault_server: VaultServer, store_url: str) -> None:
+    home = vault_home(tmp_path, vault_server, store_url)
     name = f"consumer/acct-{tmp_path.name}-audited/+15550009876"
     create(home, name)
     with home.opened() as opened:

@@ -6,6 +6,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
@@ -37,17 +38,26 @@ LIVE = (KeyState.ACTIVE, KeyState.SUSPENDED)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    url = f"sqlite:///{tmp_path / 'store.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    database = Database(url, create=True)
-    yield database
-    database.close()
+def dialect(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
-def store(empty: Database) -> Database:
-    migrate(empty)
-    return empty
+def empty(request: pytest.FixtureRequest, dialect: str, tmp_path: Path) -> Iterator[Database]:
+    url = f"sqlite:///{tmp_path / 'store.db'}" if dialect == "sqlite" else request.getfixturevalue("postgres_url")
+    with closing(Database(url, create=True)) as database:
+        yield database
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, dialect: str) -> Iterator[Database]:
+    if dialect == "sqlite":
+        empty: Database = request.getfixturevalue("empty")
+        migrate(empty)
+        yield empty
+        return
+    with closing(Database(request.getfixturevalue("store_url"))) as database:
+        yield database
 
 
 def row(**changes: Any) -> ScopeRow:

@@ -70,12 +70,12 @@ def test_online_backup_of_sqlite(tmp_path: Path, custody: str) -> None:
 
 @in_both
 def test_dump_and_restore_of_postgresql(
-    tmp_path: Path, vault_server: VaultServer, postgres_server: PostgresServer, postgres_url: str, custody: str
+    tmp_path: Path, vault_server: VaultServer, postgres_server: PostgresServer, store_url: str, custody: str
 ) -> None:
-    home = vault_home(tmp_path, vault_server, postgres_url, custody=custody)
+    home = vault_home(tmp_path, vault_server, store_url, custody=custody)
     envelopes = sealed(home)
     dump = tmp_path / "dump.sql"
-    postgres_server.dump(postgres_url, dump)
+    postgres_server.dump(store_url, dump)
     shred(home)
     restored_url = postgres_server.restore(dump)
     try:

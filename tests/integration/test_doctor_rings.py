@@ -28,8 +28,8 @@ def shred(home: TestHome, name: str) -> None:
         assert destroyer.destroy([name], ticket="T-1", requested_by="tester")[0].error is None
 
 
-def test_a_sound_home_says_how_much_was_looked_at(tmp_path: Path, vault_server: VaultServer, postgres_url: str) -> None:
-    home = vault_home(tmp_path, vault_server, postgres_url)
+def test_a_sound_home_says_how_much_was_looked_at(tmp_path: Path, vault_server: VaultServer, store_url: str) -> None:
+    home = vault_home(tmp_path, vault_server, store_url)
     with home.vault() as vault:
         values_of(vault.ensure_scopes(PEOPLE))
     shred(home, PEOPLE[0])

@@ -106,15 +106,15 @@ def test_a_reader_that_keeps_the_journal_is_told_of(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("custody", CUSTODIES)
 def test_postgresql_dump(
-    tmp_path: Path, vault_server: VaultServer, postgres_server: PostgresServer, postgres_url: str, custody: str
+    tmp_path: Path, vault_server: VaultServer, postgres_server: PostgresServer, store_url: str, custody: str
 ) -> None:
-    home = vault_home(tmp_path, vault_server, postgres_url, custody=custody)
+    home = vault_home(tmp_path, vault_server, store_url, custody=custody)
     secrets = used(home)
     for ended in (False, True):
         if ended:
             shred(home)
         dump = tmp_path / f"dump-{ended}.sql"
-        postgres_server.dump(postgres_url, dump)
+        postgres_server.dump(store_url, dump)
         content = dump.read_bytes()
         assert b"COPY public.scopes" in content
         assert_clean(content, secrets)

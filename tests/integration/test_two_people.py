@@ -45,8 +45,8 @@ class People:
 
 
 @pytest.fixture
-def real(tmp_path: Path, vault_server: VaultServer, postgres_url: str) -> TestHome:
-    home = vault_home(tmp_path, vault_server, postgres_url, custody="dedicated")
+def real(tmp_path: Path, vault_server: VaultServer, store_url: str) -> TestHome:
+    home = vault_home(tmp_path, vault_server, store_url, custody="dedicated")
     with home.vault() as vault:
         values_of(vault.ensure_scopes([NAME, OTHER]))
     return home

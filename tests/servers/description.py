@@ -49,8 +49,8 @@ def shared() -> Servers | None:
 
 @contextlib.contextmanager
 def running_servers(*, fsync: bool = False) -> Iterator[Servers]:
-    """Run both servers until the block ends."""
-    with running_postgres(fsync=fsync) as postgres, running_vault() as vault:
+    """Run both servers until the block ends; with `fsync` what they store is on disk, as in production."""
+    with running_postgres(fsync=fsync) as postgres, running_vault(durable=fsync) as vault:
         yield Servers(vault=vault, postgres=postgres)
 
 

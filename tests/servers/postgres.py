@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
+from tests.servers.places import data_root
 from tests.servers.postgres_programs import client_environment, find_programs, server_user
 from tests.servers.process import ServerError, end, free_port, prefix, spawn, tail, wait_until
 
@@ -67,17 +68,18 @@ class PostgresServer:
             )
         end(self.process, with_signal=_STOP_SIGNALS[mode])
 
-    def create_database(self) -> str:
-        """Return the URL of a fresh, empty database with a random name."""
+    def create_database(self, *, like: str | None = None) -> str:
+        """Return the URL of a fresh database with a random name: empty, or a copy of one that nobody is connected to."""
         name = f"test_{secrets.token_hex(8)}"
         # template0 holds nothing of anybody's, and nobody can be connected to it, which would block the copy.
-        self._administer(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        template = "template0" if like is None else _name_in(like)
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        self._administer(statement.format(sql.Identifier(name), sql.Identifier(template)))
         return self._url(name)
 
     def drop_database(self, url: str) -> None:
         """Drop a database, also while somebody is connected to it."""
-        name = urlsplit(url).path.removeprefix("/")
-        self._administer(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        self._administer(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(_name_in(url))))
 
     def dump(self, url: str, file: Path) -> None:
         """Write a plain-SQL dump of one database, made by pg_dump."""
@@ -111,6 +113,10 @@ class PostgresServer:
             raise ServerError(f"{program} ended with status {done.returncode}: {done.stderr.strip()}")
 
 
+def _name_in(url: str) -> str:
+    return urlsplit(url).path.removeprefix("/")
+
+
 def libpq_url(url: str) -> str:
     """Return the URL that psycopg, pg_dump and psql take for a SQLAlchemy URL."""
     return url.replace(f"{_DRIVER}://", "postgresql://", 1)
@@ -124,7 +130,7 @@ def running_postgres(*, fsync: bool = False) -> Iterator[PostgresServer]:
     creating databases several times faster. Benchmarks turn it on.
     """
     bin_dir = find_programs()
-    with _home() as home:
+    with _home(durable=fsync) as home:
         server = PostgresServer(
             port=free_port(),
             password=secrets.token_urlsafe(16),
@@ -178,17 +184,18 @@ def _settings(server: PostgresServer) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _home() -> Iterator[Path]:
+def _home(*, durable: bool) -> Iterator[Path]:
     """Make a temporary directory that the server's user owns and can reach; pytest's own are closed to others."""
     user = server_user()
-    with tempfile.TemporaryDirectory(prefix="keyvault-postgres-", dir=_temporary_root(user)) as name:
+    root = _reachable(data_root(durable=durable), user)
+    with tempfile.TemporaryDirectory(prefix="keyvault-postgres-", dir=root) as name:
         if user is not None:
             os.chown(name, user.pw_uid, user.pw_gid)
         yield Path(name)
 
 
-def _temporary_root(user: pwd.struct_passwd | None) -> Path:
-    """Return the temporary directory, or /tmp where another user could not pass through the configured one."""
-    root = Path(tempfile.gettempdir()).resolve()
+def _reachable(directory: Path, user: pwd.struct_passwd | None) -> Path:
+    """Return the directory, or /tmp where another user could not pass through it."""
+    root = directory.resolve()
     closed = any(not parent.stat().st_mode & 0o001 for parent in (root, *root.parents))
     return Path("/tmp") if user is not None and closed else root

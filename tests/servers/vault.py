@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.servers.certificates import Certificates, make_certificates
+from tests.servers.places import data_root
 from tests.servers.process import ServerError, end, free_port, spawn, wait_until
 from tests.servers.vault_binary import find_vault
 
@@ -81,7 +82,7 @@ class VaultServer:
         if self.process is not None and self.process.poll() is None:
             raise ServerError("this Vault server runs already")
         command = [str(self.binary), "server", f"-config={self.config_file}"]
-        self.process = spawn(command, log=self.log_file, cwd=self.data_dir.parent)
+        self.process = spawn(command, log=self.log_file, cwd=self.config_file.parent)
         self.pid = self.process.pid
         self._wait(self._answers, what="Vault answers")
 
@@ -172,12 +173,14 @@ class VaultServer:
 
 
 @contextlib.contextmanager
-def running_vault(*, raw_storage: bool = False) -> Iterator[VaultServer]:
-    """Run an initialised, unsealed server of one's own until the block ends; `raw_storage` opens `sys/raw` to root."""
+def running_vault(*, raw_storage: bool = False, durable: bool = False) -> Iterator[VaultServer]:
+    """Run an initialised, unsealed server of one's own until the block ends; `raw_storage` opens `sys/raw` to root.
+
+    Its data survives the death of the process; that of a power cut only where it is `durable`, which benchmarks want.
+    """
     binary = find_vault()
-    home = Path(tempfile.mkdtemp(prefix="keyvault-vault-"))
-    try:
-        server = _prepare(home, binary=binary, raw_storage=raw_storage)
+    with _directory(None) as home, _directory(data_root(durable=durable)) as storage:
+        server = _prepare(home, storage / "data", binary=binary, raw_storage=raw_storage)
         try:
             server.start()
             server.initialise()
@@ -185,16 +188,23 @@ def running_vault(*, raw_storage: bool = False) -> Iterator[VaultServer]:
         finally:
             if server.process is not None:
                 server.kill()
+
+
+@contextlib.contextmanager
+def _directory(root: Path | None) -> Iterator[Path]:
+    home = Path(tempfile.mkdtemp(prefix="keyvault-vault-", dir=root))
+    try:
+        yield home
     finally:
         shutil.rmtree(home)
 
 
-def _prepare(home: Path, *, binary: Path, raw_storage: bool) -> VaultServer:
+def _prepare(home: Path, data_dir: Path, *, binary: Path, raw_storage: bool) -> VaultServer:
     port, cluster_port = free_port(), free_port()
     server = VaultServer(
         addr=f"https://127.0.0.1:{port}",
         ca_file=home / "ca.pem",
-        data_dir=home / "data",
+        data_dir=data_dir,
         audit_file=home / "audit.log",
         log_file=home / "vault.log",
         config_file=home / "vault.json",

@@ -74,7 +74,7 @@ def fenced(home: Home, destroy: Callable[[], list[Outcome]], scope: str, record:
 
 
 def test_no_key_is_used_after_the_fence_and_the_last_lease_and_everything_else_opens_byte_for_byte(
-    vault_server: VaultServer, postgres_url: str, tmp_path: Path
+    vault_server: VaultServer, store_url: str, tmp_path: Path
 ) -> None:
     given = messages()
     chosen = victims(given)
@@ -83,7 +83,7 @@ def test_no_key_is_used_after_the_fence_and_the_last_lease_and_everything_else_o
     names = sorted({name for thing in things.values() for name in thing.scopes})
     random.Random(8).shuffle(given)  # what is shredded has messages at every time
 
-    home = vault_home(tmp_path, vault_server, postgres_url, custody="ring")
+    home = vault_home(tmp_path, vault_server, store_url, custody="ring")
     shorten_leases(home.path, ttl=TTL, skew=SKEW)
     certificates, token = new_certificates(tmp_path), issue_token(home.path)
     with two_nodes(home.path, tmp_path, certificates) as nodes:
