@@ -101,7 +101,7 @@ def insert_rows(
         if returning is None:
             connection.execute(statement)
         else:
-            found += connection.execute(statement.returning(returning)).scalars()
+            found += connection.execute(statement.returning(returning)).scalars().all()
     return found
 
 

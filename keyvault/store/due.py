@@ -53,7 +53,7 @@ def ids_in_rings(connection: Connection, rule: DueRule, ring_ids: Iterable[bytes
 def ids_in_no_ring(connection: Connection, rule: DueRule, *, after: bytes, limit: int) -> list[bytes]:
     """Return the ids of due scopes with a key of their own, by id, those behind `after`, at most `limit`."""
     query = _due_scopes(rule, scopes.c.id).where(scopes.c.ring_id.is_(None), scopes.c.id > after)
-    return list(connection.execute(query.order_by(scopes.c.id).limit(limit)).scalars())
+    return list(connection.execute(query.order_by(scopes.c.id).limit(limit)).scalars().all())
 
 
 def records(connection: Connection, rule: DueRule, *, after: RecordKey, limit: int) -> list[RecordKey]:
@@ -71,7 +71,7 @@ def still_due_scopes(connection: Connection, rule: DueRule, ids: Collection[byte
     still: set[bytes] = set()
     for condition in conditions(connection, scopes.c.id, ids):
         query = _due_scopes(rule, scopes.c.id).where(condition).order_by(scopes.c.id).with_for_update(of=scopes)
-        still.update(connection.execute(query).scalars())
+        still.update(connection.execute(query).scalars().all())
     return still
 
 
@@ -79,7 +79,7 @@ def still_due_tags(connection: Connection, rule: DueRule, scope_id: bytes, tags:
     """As `still_due_scopes`, of records of one scope by their tags (8 bytes)."""
     _hold_subjects(connection, rule, [scope_id])
     query = _due_records(rule, fenced_records.c.tag).where(fenced_records.c.scope_id == scope_id)
-    return set(tags) & set(connection.execute(query).scalars())
+    return set(tags) & set(connection.execute(query).scalars().all())
 
 
 def settle(connection: Connection, rules: Sequence[DueRule]) -> None:

@@ -68,7 +68,7 @@ def put(
         returned = connection.execute(
             statement.values(values).returning(fenced_records.c.scope_id, fenced_records.c.tag)
         )
-        changed.update((row.scope_id, row.tag) for row in returned)
+        changed.update((row.scope_id, row.tag) for row in returned.all())
     return changed
 
 
@@ -78,7 +78,7 @@ def remove(connection: Connection, keys: Iterable[RecordKey], *, state: KeyState
     for condition in _with_keys(connection, keys):
         statement = sa.delete(fenced_records).where(condition, fenced_records.c.state == str(state))
         returned = connection.execute(statement.returning(fenced_records.c.scope_id, fenced_records.c.tag))
-        removed.update((row.scope_id, row.tag) for row in returned)
+        removed.update((row.scope_id, row.tag) for row in returned.all())
     return removed
 
 
@@ -92,7 +92,7 @@ def acknowledge(connection: Connection, keys: Iterable[RecordKey], *, at: dateti
             .values(state=str(KeyState.DESTROYED), destroyed_at=at)
         )
         returned = connection.execute(statement.returning(fenced_records.c.scope_id, fenced_records.c.tag))
-        done.update((row.scope_id, row.tag) for row in returned)
+        done.update((row.scope_id, row.tag) for row in returned.all())
     return done
 
 

@@ -29,7 +29,7 @@ def acknowledge(connection: Connection, proven: Mapping[bytes, int], *, at: date
             .values(destroyed_at=at, horizon=horizon)
             .returning(destructions.c.id)
         )
-        done.update(connection.execute(statement).scalars())
+        done.update(connection.execute(statement).scalars().all())
     return done
 
 

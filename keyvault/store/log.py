@@ -56,7 +56,7 @@ def _following(connection: Connection) -> int:
 def bodies(connection: Connection, first: int, end: int) -> list[bytes]:
     """Return the exact bytes of the events with indices from `first` to before `end`, in order: fewer where some are missing."""
     query = sa.select(outbox.c.body).where(outbox.c.leaf_index >= first, outbox.c.leaf_index < end)
-    return list(connection.execute(query.order_by(outbox.c.leaf_index)).scalars())
+    return list(connection.execute(query.order_by(outbox.c.leaf_index)).scalars().all())
 
 
 def record(connection: Connection, size: int, note: str) -> Recorded:
@@ -106,10 +106,10 @@ def hold_creations(connection: Connection, instants: Iterable[datetime], last_ev
 
 def held(connection: Connection, ids: Collection[bytes]) -> set[bytes]:
     """Return which of these scopes may have no key yet, because their creation is not in the log."""
-    instants = list(connection.execute(sa.select(unlogged_creations.c.created_at).distinct()).scalars())
+    instants = list(connection.execute(sa.select(unlogged_creations.c.created_at).distinct()).scalars().all())
     found: set[bytes] = set()
     if instants:
         for condition in conditions(connection, scopes.c.id, ids):
             query = sa.select(scopes.c.id).where(condition, scopes.c.created_at.in_(instants))
-            found.update(connection.execute(query).scalars())
+            found.update(connection.execute(query).scalars().all())
     return found

@@ -143,27 +143,27 @@ def in_use(connection: Connection) -> list[RingRow]:
 def destroyed_slots(connection: Connection, ring_id: bytes) -> frozenset[int]:
     """Return the slots of a ring's destroyed scopes; those whose destruction is pending are not among them."""
     query = sa.select(scopes.c.slot).where(scopes.c.ring_id == ring_id, actual_state == str(KeyState.DESTROYED))
-    return frozenset(connection.execute(query).scalars())
+    return frozenset(connection.execute(query).scalars().all())
 
 
 def live_slots(connection: Connection, ring_id: bytes) -> frozenset[int]:
     """Return the slots of a ring's scopes that are not fenced."""
     query = sa.select(scopes.c.slot).where(scopes.c.ring_id == ring_id, scopes.c.state.not_in(ENDED))
-    return frozenset(connection.execute(query).scalars())
+    return frozenset(connection.execute(query).scalars().all())
 
 
 def all_ring_ids(connection: Connection) -> set[bytes]:
     """Return the ids of all rings, destroyed ones included."""
-    return set(connection.execute(sa.select(rings.c.id)).scalars())
+    return set(connection.execute(sa.select(rings.c.id)).scalars().all())
 
 
 def content(connection: Connection, ring_id: bytes) -> RingContent:
     """Return what is known of a ring's scopes; records that are proven gone already are left out."""
     ring = {"ring": ring_id}
-    ended = frozenset(connection.execute(_ENDED_SLOTS, ring).scalars())
+    ended = frozenset(connection.execute(_ENDED_SLOTS, ring).scalars().all())
     live: int | None = connection.execute(_LIVE_SLOT, ring).scalar()
     erased: dict[tuple[int, bytes], set[bytes]] = {}
-    for slot, scope_id, tag in connection.execute(_ERASED_RECORDS, ring):
+    for slot, scope_id, tag in connection.execute(_ERASED_RECORDS, ring).all():
         erased.setdefault((slot, scope_id), set()).add(tag)
     return RingContent(
         ended=ended,

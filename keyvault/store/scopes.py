@@ -107,7 +107,7 @@ def _take_back_used(connection: Connection, rows: Sequence[ScopeRow]) -> set[byt
     """
     ended: set[bytes] = set()
     for condition in conditions(connection, scopes.c.lookup, [row.lookup for row in rows]):
-        ended.update(connection.execute(sa.select(scopes.c.lookup).where(condition, ENDED)).scalars())
+        ended.update(connection.execute(sa.select(scopes.c.lookup).where(condition, ENDED)).scalars().all())
     ids = [row.id for row in rows if row.lookup in ended]
     taken: set[bytes] = set()
     used = scopes.alias("used")
@@ -121,7 +121,7 @@ def _take_back_used(connection: Connection, rows: Sequence[ScopeRow]) -> set[byt
                 used.c.id != scopes.c.id,
             ),
         )
-        taken.update(connection.execute(statement.returning(scopes.c.id)).scalars())
+        taken.update(connection.execute(statement.returning(scopes.c.id)).scalars().all())
     return taken
 
 
@@ -140,7 +140,7 @@ def fence(
             .values(state=str(KeyState.DEACTIVATED), suspended_by=None, destroy_id=destroy_id, grouped=grouped or None)
             .returning(scopes.c.id, scopes.c.custody, scopes.c.ring_id, scopes.c.slot)
         )
-        fenced |= {scope_id: tuple(place) for scope_id, *place in connection.execute(statement)}
+        fenced |= {scope_id: tuple(place) for scope_id, *place in connection.execute(statement).all()}
     return fenced
 
 
@@ -165,7 +165,7 @@ def change_state(
             .values(state=str(after), suspended_by=suspended_by, **columns)
             .returning(scopes.c.id)
         )
-        changed.update(connection.execute(statement).scalars())
+        changed.update(connection.execute(statement).scalars().all())
     return changed
 
 
@@ -209,7 +209,7 @@ def acknowledge(
                 .values(destroyed_values(people, at, horizon))
                 .returning(scopes.c.id)
             )
-            done.update(connection.execute(statement).scalars())
+            done.update(connection.execute(statement).scalars().all())
     return done
 
 
@@ -276,13 +276,13 @@ def key_refs(connection: Connection, references: Iterable[str]) -> set[str]:
     """Return which of these key references a scope's row holds."""
     held: set[str] = set()
     for condition in conditions(connection, scopes.c.key_ref, references):
-        held.update(connection.execute(sa.select(scopes.c.key_ref).where(condition)).scalars())
+        held.update(connection.execute(sa.select(scopes.c.key_ref).where(condition)).scalars().all())
     return held
 
 
 def all_key_refs(connection: Connection) -> set[str]:
     """Return every key reference that a row holds, destroyed ones included."""
-    return set(connection.execute(sa.select(scopes.c.key_ref).where(scopes.c.key_ref.is_not(None))).scalars())
+    return set(connection.execute(sa.select(scopes.c.key_ref).where(scopes.c.key_ref.is_not(None))).scalars().all())
 
 
 NOT_COLUMNS = frozenset({"ring_epoch", "fenced_at", "lease_bound"})

@@ -7,6 +7,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import tempfile
 import urllib.error
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.servers import PostgresServer, ServerError, VaultError, VaultServer
+from tests.servers import PostgresServer, ServerError, VaultError, VaultServer, places
 from tests.servers.certificates import make_certificates
 from tests.servers.description import VARIABLE, Servers
 from tests.servers.postgres import libpq_url
@@ -162,6 +163,32 @@ def test_fresh_databases_are_separate_and_can_be_dropped(postgres_server: Postgr
         postgres_server.drop_database(other)  # somebody is still connected
     with pytest.raises(psycopg.OperationalError, match="does not exist"):
         psycopg.connect(libpq_url(other))
+
+
+def test_a_database_made_like_another_has_its_tables_and_is_separate(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    _execute(postgres_url, "CREATE TABLE things (name text)")
+    copy = postgres_server.create_database(like=postgres_url)
+    _execute(postgres_url, "DROP TABLE things")
+
+    assert (_tables(postgres_url), _tables(copy)) == ([], ["things"])
+    postgres_server.drop_database(copy)
+
+
+def test_data_is_in_memory_only_where_there_is_room_and_nobody_wants_it_durable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    disk = Path(tempfile.gettempdir())
+    monkeypatch.setattr(places, "_MEMORY", tmp_path)
+    monkeypatch.setattr(places, "_ENOUGH_BYTES", 1)
+    assert places.data_root(durable=False) == tmp_path
+    assert places.data_root(durable=True) == disk
+
+    monkeypatch.setattr(places, "_ENOUGH_BYTES", 1 << 60)
+    assert places.data_root(durable=False) == disk
+    monkeypatch.setattr(places, "_MEMORY", tmp_path / "missing")
+    assert places.data_root(durable=False) == disk
 
 
 def test_a_dump_is_restored_into_a_database_of_its_own(
