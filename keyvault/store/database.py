@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import time
 from collections.abc import Callable
@@ -24,6 +25,8 @@ BUSY_SECONDS = 10.0
 BUSY_POLL = 0.02
 TEST_AFTER_SECONDS = 1.0
 ATTEMPTS = 12
+LET_PASS = (0.005, 0.02)
+"""Seconds after which a transaction that lost is run again for the first time."""
 RETRYABLE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, lock not available (PostgreSQL, appendix A)."""
 PATIENCE = {
@@ -141,6 +144,8 @@ class Database:
         try:
             return self._once(work, write=write)
         except _RetryTransactionError:
+            # At once, it would overtake those that wait for what it has let go, and meet them in the next deadlock.
+            time.sleep(random.uniform(*LET_PASS))
             return self._again(work, write=write)
 
     def _again(self, work: Callable[[Connection], T], *, write: bool) -> T:
