@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
@@ -90,6 +90,22 @@ class _Months:
         if first <= self._before:
             return False
         self._before = last
+        if not self._add_all(periods, commitments, accounts):
+            self._add_each(periods, commitments, accounts)
+        return True
+
+    def _add_all(self, periods: Sequence[str], commitments: Sequence[str], accounts: Sequence[str]) -> bool:
+        """Take in lines if all of them are so in the log, without a look at each; False, and nothing is taken in, where any may not be."""
+        numbers = self._scopes.numbers(commitments)
+        if numbers is None or self._scopes.accounts_of(numbers) != accounts:
+            return False
+        if any(month != period for month, period in self._scopes.months_beside(numbers, periods)):
+            return False
+        for number in numbers:
+            self._seen[number] = True
+        return True
+
+    def _add_each(self, periods: Sequence[str], commitments: Sequence[str], accounts: Sequence[str]) -> None:
         for period, commitment, account in zip(periods, commitments, accounts, strict=True):
             number = self._scopes.number(commitment)
             if number is not None and self._scopes.month(number) == period:
@@ -97,10 +113,11 @@ class _Months:
                 if self._scopes.accounts[number] == account:
                     continue
             self._find("population-unknown", f"account-month {commitment} of {period} is not so in the log")
-        return True
 
     def look_for_missing(self) -> None:
-        """Note what the log has, and no line."""
+        """Note what the log has, and no line. Whatever was seen is an account-month, so that none is missing where they are as many."""
+        if self._seen.count(True) == self._scopes.account_months():
+            return
         for number, seen in enumerate(self._seen):
             if not seen and (period := self._scopes.month(number)) is not None:
                 commitment = self._scopes.commitments[number]

@@ -251,9 +251,9 @@ class Destructions:
 
     def pending(self) -> Iterator[Pending]:
         """Give what is fenced and not proven gone; records of a scope that is gone are gone with it."""
-        for scope, state in enumerate(self._scopes.states):
-            if state == State.FENCED:
-                yield self._pending(scope, None, self._scopes.destruction_of(scope))
+        scope = -1
+        while (scope := self._scopes.states.find(State.FENCED, scope + 1)) >= 0:
+            yield self._pending(scope, None, self._scopes.destruction_of(scope))
         for (scope, tag), mark in self._scopes.records.items():
             if mark.state is State.FENCED and self._scopes.states[scope] != State.DESTROYED:
                 yield self._pending(scope, tag, mark.destruction)

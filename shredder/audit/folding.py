@@ -7,15 +7,18 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
-from shredder.audit.bundles import Bundle, Destroyed, look_at
+from shredder.audit.bundles import Bundle, Destroyed, look_at_each
 from shredder.audit.fold import Fold, Ledger
 from shredder.audit.manifest import MAX_PROOFS
 from shredder.audit.tree import Tree
 from shredder.audit.worker import Helper
 from shredder.log.tiles import WIDTH
 
+TOGETHER = 8
+"""Bundles in a piece of work."""
 _DATES = re.compile(rb'"(at|horizon)":"([0-9TZ:.-]+)"')
 
 
@@ -37,8 +40,10 @@ class Reading:
 
     def run(self, helper: Helper, progress: Callable[[int], None]) -> None:
         """Read all bundles; their meaning only as far as there are entries, which is the tree's to say."""
-        look = partial(look_at, self._path, self._size)
-        for bundle in helper.shared(look, range(-(-self._size // WIDTH))):
+        look = partial(look_at_each, self._path, self._size)
+        last = -(-self._size // WIDTH)
+        pieces = (range(first, min(first + TOGETHER, last)) for first in range(0, last, TOGETHER))
+        for bundle in chain.from_iterable(helper.shared(look, pieces)):
             if not self.tree.add(bundle):
                 return
             if bundle.read is not None and bundle.first == self._read:

@@ -14,16 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from itertools import groupby
-from operator import lt
+from operator import add, lt
 from typing import Final, NamedTuple
-
-import msgspec
 
 from keyvault.errors import InvalidInputError, InvalidScopeError, VerificationError
 from keyvault.events import b64
 from keyvault.identity import commit
 from keyvault.scopes import Scope, ScopeKind
-from shredder.audit.columns import column_of
 from shredder.audit.finding import Finding
 from shredder.audit.forms import are_bytes_32, are_months
 
@@ -98,36 +95,39 @@ class Listed(NamedTuple):
     accounts: bytes
 
 
-class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    account: str
-    period: str
-    salt: str
-    scope: str
-
-
-_decode: Final = msgspec.json.Decoder(_Line).decode_lines
-_encode: Final = msgspec.json.Encoder().encode_lines
+_FORM: Final = AccountMonth("0000-00", bytes(32), bytes(32), bytes(32)).line
+"""A line with nothing in it but zeros: lines are all of one length, and each value has its place."""
+_LENGTH: Final = len(_FORM)
+_VALUES: Final = _LINE.fullmatch(_FORM)
+_SPANS: Final = () if _VALUES is None else _VALUES.regs[1:]
+_FIXED: Final = [
+    (place, _FORM[place : place + 1])
+    for place in range(_LENGTH)
+    if not any(start <= place < end for start, end in _SPANS)
+]
+"""Where each character is that is not of a value."""
 
 
 def listed_in(block: bytes) -> Listed | None:
     """Read whole lines of a file, in a third of the time of `parse_population`; None where that would find anything wrong with them."""
-    try:
-        lines = _decode(block)
-        periods = column_of([line.period for line in lines])
-        scopes = column_of([line.scope for line in lines])
-        accounts = column_of([line.account for line in lines])
-        salts = column_of([line.salt for line in lines])
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    count, rest = divmod(len(block), _LENGTH)
+    if rest or any(block[place::_LENGTH] != mark * count for place, mark in _FIXED):
         return None
-    count = len(lines)
-    places = [(line.period, line.scope) for line in lines]
+    texts = [
+        [block[place : place + end - start] for place in range(start, len(block), _LENGTH)] for start, end in _SPANS
+    ]
+    accounts, periods, salts, scopes = map(b"\n".join, texts)
     is_good = (
-        _encode(lines) == block
-        and are_months(periods, count)
+        are_months(periods, count)
         and all(are_bytes_32(column, count) for column in (scopes, accounts, salts))
-        and all(map(lt, places, places[1:]))
+        and _are_in_order(texts[1], texts[3])
     )
     return Listed(periods, scopes, accounts) if is_good else None
+
+
+def _are_in_order(periods: Sequence[bytes], scopes: Sequence[bytes]) -> bool:
+    places = scopes if len(set(periods)) == 1 else [*map(add, periods, scopes)]
+    return all(map(lt, places, places[1:]))
 
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:

@@ -6,7 +6,8 @@ A million scopes are kept in columns, numbered in the order of their creation.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from enum import IntEnum
@@ -103,8 +104,28 @@ class Scopes:
 
     def month(self, number: int) -> str | None:
         """Return the month of an account-month (empty where it states none that can be); None of other kinds."""
-        profile = self.profiles[number]
-        return profile.period or "" if profile.kind is ScopeKind.COMMUNICATIONS else None
+        return _month_of(self.profiles[number])
+
+    def numbers(self, commitments: Iterable[str]) -> list[int] | None:
+        """Return the numbers of many scopes by their commitments; None where there is no scope of one of them."""
+        try:
+            return [*map(self._numbers.__getitem__, commitments)]
+        except KeyError:
+            return None
+
+    def accounts_of(self, numbers: Iterable[int]) -> list[str]:
+        """Return the accounts of many scopes."""
+        return [*map(self.accounts.__getitem__, numbers)]
+
+    def months_beside(self, numbers: Iterable[int], beside: Iterable[str]) -> set[tuple[str | None, str]]:
+        """Return what `month` gives of scopes, each with the text beside its number: every such pair once."""
+        pairs = set(zip(map(self.profiles.__getitem__, numbers), beside, strict=True))
+        return {(_month_of(profile), text) for profile, text in pairs}
+
+    def account_months(self) -> int:
+        """Return how many of all scopes are account-months."""
+        counted = Counter(self.profiles)
+        return sum(many for profile, many in counted.items() if profile.kind is ScopeKind.COMMUNICATIONS)
 
     def is_live(self, number: int) -> bool:
         """Tell whether a scope is neither fenced nor destroyed."""
@@ -113,7 +134,7 @@ class Scopes:
     def create(self, run: Creations) -> None:
         """Take in `scope.created`, of the entries from that on which is looked at."""
         commitments = texts_of(run.scopes)
-        before = self._created_before(commitments)
+        before = self._number(commitments)
         problems = {place: f"scope {commitments[place]}: {problem}" for place, problem in run.problems}
         for place in sorted(problems.keys() | before):
             entry = self._findings.entry + place
@@ -126,22 +147,22 @@ class Scopes:
             self._count_in_rings(minute, scopes)
         self._add(run, commitments, before)
 
-    def _created_before(self, commitments: Sequence[str]) -> set[int]:
-        """Return the places of commitments that are of a scope already, or stand in an earlier place."""
-        if len(set(commitments)) == len(commitments) and self._numbers.keys().isdisjoint(commitments):
+    def _number(self, commitments: Sequence[str]) -> set[int]:
+        """Number commitments on; return the places of those that are of a scope already, or stand in an earlier place, and get no number."""
+        first = len(self)
+        if [*map(self._numbers.setdefault, commitments, count(first))] == [*range(first, first + len(commitments))]:
             return set()
-        first: dict[str, int] = {}
+        while len(self._numbers) > first:  # the last one put in is the first one out
+            self._numbers.popitem()
+        before: set[int] = set()
         for place, commitment in enumerate(commitments):
-            first.setdefault(commitment, place)
-        return {
-            place
-            for place, commitment in enumerate(commitments)
-            if first[commitment] != place or commitment in self._numbers
-        }
+            if self._numbers.setdefault(commitment, len(self._numbers)) != first + place - len(before):
+                before.add(place)
+        return before
 
     def _add(self, run: Creations, commitments: list[str], left_out: set[int]) -> None:
         """Add the scopes of a run, but for those in some of its places."""
-        number, entry = len(self), self._findings.entry
+        entry = self._findings.entry
         stated = [self._profiles.get(key) or self._profiles.setdefault(key, profile_of(key)) for key in run.stated]
         profiles = [stated[place] for place in run.places]
         accounts, entries, ids = texts_of(run.accounts), [*range(entry, entry + run.count)], run.ids
@@ -156,7 +177,6 @@ class Scopes:
                 [*compress(accounts, kept)],
                 [*compress(entries, kept)],
             )
-        self._numbers.update(zip(commitments, count(number)))
         self.profiles += profiles
         self.accounts += map(self._accounts.setdefault, accounts, accounts)
         self.ids.extend(ids)
@@ -330,6 +350,10 @@ class Scopes:
             "impossible-step",
             f"scope {commitment} is {what}, and was {_called(state)}, {self.profiles[number].custody.name.lower()}",
         )
+
+
+def _month_of(profile: Profile) -> str | None:
+    return profile.period or "" if profile.kind is ScopeKind.COMMUNICATIONS else None
 
 
 def _called(state: State | None) -> str:

@@ -13,6 +13,8 @@ from keyvault.errors import VerificationError
 HASH_BYTES = 32
 EMPTY_ROOT = sha256(b"").digest()
 
+_LEAF = sha256(b"\0")
+
 Node = Callable[[int, int], bytes]
 """Gives the hash of a node by level and index."""
 
@@ -23,8 +25,14 @@ def leaf_hash(entry: bytes) -> bytes:
 
 
 def leaf_hashes(entries: Iterable[bytes]) -> list[bytes]:
-    """Return `leaf_hash` of each of many entries, without a call for each."""
-    return [sha256(b"\0" + entry).digest() for entry in entries]
+    """Return `leaf_hash` of each of many entries. A copy of a hash that was begun costs less than looking up the algorithm for each."""
+    begun = _LEAF.copy
+    hashes = []
+    for entry in entries:
+        hashed = begun()
+        hashed.update(entry)
+        hashes.append(hashed.digest())
+    return hashes
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from keyvault.errors import InvalidInputError, VerificationError
 from keyvault.events import b64, canonical
@@ -58,6 +60,27 @@ def test_any_other_file_is_refused_and_its_line_named(data: bytes, message: str)
     with pytest.raises(VerificationError, match=message):
         list(parse_population([data]))
     assert listed_in(data) is None
+
+
+def is_read(data: bytes) -> bool:
+    try:
+        return bool(list(parse_population([data])))
+    except VerificationError:
+        return False
+
+
+@given(place=st.integers(0, len(FILE) - 1), put=st.binary(max_size=2), cut=st.integers(0, 2))
+@example(place=FILE.index(b'"period'), put=b"'", cut=1)
+@example(place=FILE.index(b"2026-10") + 6, put=b"9", cut=1)
+def test_at_once_is_refused_what_is_refused_line_by_line(place: int, put: bytes, cut: int) -> None:
+    data = FILE[:place] + put + FILE[place + cut :]
+    assert (listed_in(data) is not None) == is_read(data)
+
+
+@given(lines=st.lists(st.sampled_from(ALL), min_size=1, max_size=4))
+def test_at_once_is_refused_what_is_not_in_order(lines: list[AccountMonth]) -> None:
+    data = b"".join(item.line for item in lines)
+    assert (listed_in(data) is not None) == is_read(data)
 
 
 def test_bits_behind_a_value_are_refused() -> None:
