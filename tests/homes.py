@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ import pytest
 from keyvault import KeyVault, open_vault
 from keyvault.home import Home, open_home
 from keyvault.initialize import InitOptions, init_home
+from keyvault.store.database import Database
+from keyvault.store.migrate import migrate
 from keyvault.transit.vault_settings import VaultSettings
 from shredder.destroy import Destroyer
 from tests.servers import VaultServer
@@ -65,12 +69,26 @@ class TestHome:
         return TestHome(path=path, store_url=store_url)
 
 
+@cache
+def _migrated_file() -> bytes:
+    """Return a SQLite file that has the store's tables already, as `store_url` has them on PostgreSQL."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "store.db"
+        with contextlib.closing(Database(f"sqlite:///{file}", create=True)) as database:
+            migrate(database)
+        return file.read_bytes()
+
+
 def embedded_home(
     directory: Path, *, clock: str = "real", store_url: str | None = None, custody: str | None = None
 ) -> TestHome:
     """Make a home on the embedded engine; its store is SQLite unless a URL is given."""
     path = directory / "home"
     url = store_url or f"sqlite:///{path / 'store.db'}"
+    if store_url is None and not path.exists():
+        path.mkdir(mode=0o700)
+        (path / "store.db").touch(mode=0o600)
+        (path / "store.db").write_bytes(_migrated_file())
     init_home(path, InitOptions(engine_dir=str(directory / "engine"), clock=clock, store=url, custody=custody))
     return TestHome(path=path, store_url=url)
 
