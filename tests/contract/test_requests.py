@@ -339,11 +339,11 @@ def test_a_reactivation_after_the_question_waits_for_the_fence(desk: Desk, monke
     original = scope_store.fence
     late: list[Future[None]] = []
 
-    def fence(*args: Any) -> Any:
+    def fence(*args: Any, **named: Any) -> Any:
         late.append(pool.submit(desk.account, "active"))
         with pytest.raises(TimeoutError):
             late[0].result(timeout=0.5)
-        return original(*args)
+        return original(*args, **named)
 
     with ThreadPoolExecutor(1) as pool:
         monkeypatch.setattr(scope_store, "fence", fence)
