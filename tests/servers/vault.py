@@ -147,7 +147,7 @@ class VaultServer:
 
     def _environment(self) -> dict[str, str]:
         """Let Go collect garbage more seldom where memory is cheap: hundreds of tests' mounts are a large heap to walk through."""
-        return {**os.environ} if self.durable else {"GOGC": "400", **os.environ}
+        return {**os.environ} if self.durable else {"GOGC": "400", "GOMEMLIMIT": "2GiB", **os.environ}
 
     def _answers(self) -> bool:
         try:
