@@ -200,9 +200,7 @@ def audited(home: Home, request: pytest.FixtureRequest, since: int) -> bytes:
         return b"".join(path.read_bytes() for path in Path(str(home.settings.engine_dir)).iterdir())
     server: VaultServer = request.getfixturevalue("vault_server")
     mark = vault_settings(home.settings).prefix.partition("-")[2].encode()
-    with server.audit_file.open("rb") as file:
-        file.seek(since)
-        return b"".join(line for line in file if mark in line)
+    return b"".join(line for line in server.audited(since) if mark in line)
 
 
 def test_no_name_of_the_input_is_found_anywhere(

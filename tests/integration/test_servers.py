@@ -45,6 +45,17 @@ def test_vault_is_refused_under_another_authority(vault_server: VaultServer, tmp
     assert isinstance(refused.value.reason, ssl.SSLCertVerificationError)
 
 
+def test_only_whole_lines_of_the_audit_log_are_read(vault_server: VaultServer, tmp_path: Path) -> None:
+    audit = tmp_path / "audit.log"
+    audit.write_bytes(b"first\nsecond\nhalf wri")
+    server = replace(vault_server, audit_file=audit)
+
+    assert list(server.audited()) == [b"first\n", b"second\n"]
+    assert list(server.audited(len("first\n"))) == [b"second\n"]
+    assert list(server.audited(len("fir"))) == [b"second\n"]
+    assert list(server.audited(audit.stat().st_size)) == []
+
+
 def test_vault_is_verified_by_name_and_by_address(vault_server: VaultServer) -> None:
     by_name = replace(vault_server, addr=vault_server.addr.replace("127.0.0.1", "localhost"))
 

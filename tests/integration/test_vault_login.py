@@ -43,15 +43,12 @@ class Role:
 
     def count(self, path: str) -> int:
         """How often Vault answered the role, without an error, at `path`."""
-        with self.server.audit_file.open("rb") as log:
-            log.seek(self.since)
-            entries = [json.loads(line) for line in log.read().splitlines()]
         return sum(
             entry["type"] == "response"
             and entry["request"]["path"] == path
             and "error" not in entry
             and entry["auth"].get("metadata", {}).get("role_name") == self.credentials.role
-            for entry in entries
+            for entry in map(json.loads, self.server.audited(self.since))
         )
 
     @property
