@@ -23,7 +23,9 @@ from types import FrameType
 
 import pytest
 
-from tests.servers.process import prefix, say
+from tests.interop import programs as interop
+from tests.servers.process import ServerError, prefix, say
+from tests.service import toxiproxy
 
 TESTS = Path(__file__).parent
 # The longest first, so that no long part starts when the others are about to end; folders not named here follow.
@@ -77,11 +79,21 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(signum, _interrupt)
     running: list[_Part] = []
     try:
+        _build_programs()
         with tempfile.TemporaryDirectory(prefix="keyvault-parts-") as outputs:
             statuses = _run_all(running, parts(), Path(outputs), arguments)
     except _InterruptedBy as interrupted:
         return 128 + interrupted.signum
     return _verdict(statuses)
+
+
+def _build_programs() -> None:
+    """Build what tests would build when they first need it: beside a build, the servers of others answer too late."""
+    for build in (interop.programs, toxiproxy.program):
+        try:
+            build()
+        except ServerError as error:
+            say(f"error: {error}\nThe tests that need it will fail.")
 
 
 def _verdict(statuses: dict[str, int]) -> int:

@@ -24,7 +24,8 @@ _SERVER = "github.com/Shopify/toxiproxy/v2/cmd/server"
 
 
 @cache
-def _program() -> Path:
+def program() -> Path:
+    """Return the proxy's program, building it if need be: some minutes on 2 cores. Raises ServerError."""
     directory = cache_dir() / f"toxiproxy-{digest_of(*_MODULE)}"
     built = directory / "toxiproxy"
     if not built.exists():
@@ -89,7 +90,7 @@ class Proxy:
 def running_toxiproxy(directory: Path) -> Iterator[Proxy]:
     """Run a proxy until the context ends."""
     port, log = free_port(), directory / "toxiproxy.log"
-    process = spawn([str(_program()), "-port", str(port)], log=log, cwd=directory)
+    process = spawn([str(program()), "-port", str(port)], log=log, cwd=directory)
     with httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as api:
 
         def answers() -> bool:
