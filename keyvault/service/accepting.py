@@ -43,6 +43,11 @@ class Accepting:
         self._again: asyncio.TimerHandle | None = None
         self._watch()
 
+    @property
+    def connecting(self) -> bool:
+        """Whether a connection was accepted that no protocol has yet: its handshake is under way, or about to begin."""
+        return bool(self._tasks)
+
     def close(self) -> None:
         """Accept no more."""
         self._loop.remove_reader(self._listener)

@@ -37,8 +37,8 @@ from keyvault.service.tracing import configured_tracing
 
 DRAIN_SECONDS = 5.0
 """For which a worker that stops goes on accepting, at most: balancers and clients notice meanwhile."""
-QUIET_SECONDS = 0.5
-"""Without a byte on any connection, after which nobody needs that any more."""
+QUIET_SECONDS = 2.0
+"""Without a byte on any connection, after which nobody needs that any more: on one that seems idle, a slow client may be about to call."""
 GRACE_SECONDS = 20.0
 """In which calls under way must end."""
 POLL = 0.05
@@ -129,7 +129,7 @@ class Server(uvicorn.Server):
             accepting.close()
         for listener in sockets or []:
             listener.close()
-        while self.server_state.connections and loop.time() < began + GRACE_SECONDS:
+        while self._has_connections() and loop.time() < began + GRACE_SECONDS:
             for connection in self._bounded():
                 connection.let_go(loop.time(), QUIET_SECONDS)
             await asyncio.sleep(POLL)
@@ -141,6 +141,9 @@ class Server(uvicorn.Server):
         for task in self.server_state.tasks:
             task.cancel()
         self._front.measure(len(left))
+
+    def _has_connections(self) -> bool:
+        return bool(self.server_state.connections) or any(accepting.connecting for accepting in self._accepting)
 
     def _quiet(self, now: float) -> bool:
         return all(connection.rests(now, QUIET_SECONDS) for connection in self._bounded())

@@ -171,8 +171,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-def served_in_process(scenario: Callable[[Callable[[], Awaitable[Client]], Any], Awaitable[None]]) -> None:
-    """Run a worker's server, whose home does not open, and a scenario beside it."""
+def served_in_process(
+    scenario: Callable[[Callable[[], Awaitable[Client]], Any], Awaitable[None]], tls: ssl.SSLContext | None = None
+) -> None:
+    """Run a worker's server, whose home does not open, and a scenario beside it, which gets its task as `serving`."""
 
     def closed() -> Any:
         raise Unavailable("down")
@@ -180,8 +182,8 @@ def served_in_process(scenario: Callable[[Callable[[], Awaitable[Client]], Any],
     async def run() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
         address = listener.getsockname()
-        server = worker._server(Front(Opening(closed), Metrics()), None)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        server: Any = worker._server(Front(Opening(closed), Metrics()), tls)
+        serving = server.serving = asyncio.create_task(server.serve(sockets=[listener]))
         await server.listening.wait()
 
         async def client() -> Client:
@@ -248,6 +250,30 @@ def test_endless_headers_and_too_many_connections_are_cut_off(monkeypatch: pytes
             writing.close()
 
     served_in_process(scenario)
+
+
+def test_a_connection_in_its_handshake_is_served_before_a_worker_ends(certificates: Certificates) -> None:
+    own = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    own.load_cert_chain(certificates.cert_file, certificates.key_file)
+    trusting = ssl.create_default_context(cafile=str(certificates.ca_file))
+
+    async def scenario(client: Callable[[], Awaitable[Client]], server: Any) -> None:
+        _, plain = await client()
+        while not server._accepting[0].connecting:  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.01)
+        server.stop()
+        await asyncio.wait([server.serving], timeout=1)
+        assert not server.serving.done(), "somebody was accepted, and has had no answer"
+        own_socket = plain.get_extra_info("socket").dup()
+        reader, writer = await asyncio.open_connection(sock=own_socket, ssl=trusting, server_hostname="localhost")
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+        answer = await asyncio.wait_for(until_end(reader), 30)
+        assert answer.startswith(b"HTTP/1.1 204")
+        assert b"connection: close" in answer
+        writer.close()
+        plain.close()
+
+    served_in_process(scenario, own)
 
 
 # --- what is behind it -----------------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ from keyvault.token_desk import TokenDesk
 from keyvault.tokens import CALLS_PER_SECOND, NewToken, Role, new_token
 from keyvault.values import KeyRequest, RewrapRequest, UnwrapRequest
 from tests.homes import TestHome, embedded_home, in_ring_custody
+from tests.service.connections import descendants, holder_of, server_side
 from tests.serving import TESTER, issue_token, revoke_token, served
 
 ADA, BOB, USER = "consumer/acct-1/ada", "consumer/acct-2/bob", "user/u-1"
@@ -395,32 +396,6 @@ def test_a_limited_token_over_the_wire(home: TestHome, tmp_path: Path) -> None:
         assert [type(result) is NotPermittedError for result in opened] == [False, True]
         (moved,) = vault.rewrap_data_keys([RewrapRequest(scopes=(ADA,), wrapped=wrapped[1], purpose="support")])
         assert isinstance(moved, NotPermittedError)
-
-
-def server_side(client: int, port: int) -> str | None:
-    """Return the inode of the service's end of a connection, by the client's port."""
-    wanted = (f":{port:04X}", f":{client:04X}")
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[1].endswith(wanted[0]) and fields[2].endswith(wanted[1]):
-            return fields[9]
-    return None
-
-
-def holder_of(inode: str, processes: Sequence[int]) -> int | None:
-    for process in processes:
-        for descriptor in Path(f"/proc/{process}/fd").iterdir():
-            try:
-                if str(descriptor.readlink()) == f"socket:[{inode}]":
-                    return process
-            except OSError:
-                continue
-    return None
-
-
-def descendants(process: int) -> list[int]:
-    found = [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    return [*found, *(other for child in found for other in descendants(child))]
 
 
 class Connection:
