@@ -21,10 +21,16 @@ class LoggingAhead:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for what is under way. What cannot be logged is tried again, and told, by who waits for it; a fault of the program is raised."""
         self._pool.shutdown()
+        if kind is None and self._running is not None:
+            self._running.result()
 
     def begin(self) -> None:
-        """Log what is there, unless that is under way. What cannot be logged now is tried again, and told, by who waits for it."""
-        if self._running is None or self._running.done():
-            self._running = self._pool.submit(caught, self._home.log.settle)
+        """Log what is there, unless that is under way. Raises what `__exit__` does, of the time before."""
+        if self._running is not None:
+            if not self._running.done():
+                return
+            self._running.result()
+        self._running = self._pool.submit(caught, self._home.log.settle)
