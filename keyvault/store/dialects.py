@@ -2,6 +2,8 @@
 
 PostgreSQL takes a whole column as one parameter, an array: a statement's text does not grow with its rows. SQLite has no arrays and
 a limit of parameters, so there the same goes in pieces.
+
+Results of many rows are fetched as a whole (`.all()`), on either: one that is iterated asks the driver row by row, which takes several times as long.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from keyvault.states import KeyState, SuspendedBy
 from keyvault.store import subjects as subject_store
 from keyvault.store.dialects import conditions, month_text
 from keyvault.store.fenced_records import RecordKey
-from keyvault.store.scopes import KINDS
+from keyvault.store.scopes import KINDS, LIVE
 from keyvault.store.tables import fenced_records, scopes, subjects
 
 
@@ -102,8 +102,7 @@ def settle(connection: Connection, rules: Sequence[DueRule]) -> None:
 
 # --- what a rule means in SQL -----------------------------------------------------------------------------------------
 
-# Written out, so that a planner sees that the partial indices hold all that is asked for.
-LIVE: sa.ColumnElement[bool] = sa.literal_column("scopes.state IN ('active', 'suspended')")
+# Written out, so that a planner sees that the partial index holds all that is asked for.
 UNSETTLED: sa.ColumnElement[bool] = sa.literal_column("NOT subjects.settled")
 
 
