@@ -6,7 +6,7 @@ from pathlib import Path
 
 _MEMORY = Path("/dev/shm")
 _ENOUGH_BYTES = 8 << 30
-"""What must be free, in the file system and of the machine's memory: a whole run of the tests needs a tenth of it."""
+"""What must be free, in the file system and of the machine's memory: many times what a whole run of the tests stores."""
 
 
 def data_root(*, durable: bool) -> Path:
