@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.forensics.barrier import open_all
-from tests.forensics.carving import entries_in_snapshot, snapshot_bytes
+from tests.forensics.carving import entries_in_bytes, entries_in_snapshot, snapshot_bytes
 from tests.forensics.entries import Entry, paths_holding
 from tests.forensics.nodes import Disk, disk_of, join, leave, start_compacted
 from tests.forensics.raw_storage import RawStorage
@@ -24,10 +24,14 @@ PIECE = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shredded:
-    """What was shredded on a server: material by transit key, as raw storage had it before, and snapshots."""
+    """What was shredded on a server: material by transit key, as raw storage had it before, and snapshots.
+
+    `in_freed_pages` are the transit keys that `vault.db` still held just after each was destroyed.
+    """
 
     unseal_key: str = field(repr=False)
     victims: dict[str, bytes] = field(repr=False)
+    in_freed_pages: set[str]
     neighbour: str
     neighbour_material: bytes = field(repr=False)
     live: set[str]
@@ -50,6 +54,11 @@ class Evidence:
     joined_later: Disk
 
 
+def database_of(server: VaultServer) -> list[Entry]:
+    """Open what every page of a running node's `vault.db` holds. The next write may use freed pages again, any of them."""
+    return open_all(entries_in_bytes((server.data_dir / DATABASE).read_bytes(), DATABASE), server.unseal_key).plain
+
+
 def shred_victims(directory: Path, server: VaultServer) -> Shredded:
     before, after = directory / "before.snap", directory / "after.snap"
     with home_with(directory, server, [*VICTIMS, NEIGHBOUR]).opened() as home, RawStorage(server) as raw:
@@ -58,12 +67,18 @@ def shred_victims(directory: Path, server: VaultServer) -> Shredded:
         neighbour = transit_key_of(home, NEIGHBOUR)
         kept = raw.material_of(neighbour)[1]
         server.snapshot(before)
-        shred(home, *VICTIMS)
+        in_freed_pages = set()
+        for name, (key, material) in zip(VICTIMS, victims.items(), strict=True):
+            shred(home, name)
+            assert not paths_holding(raw.entries(), material)
+            if found_in(database_of(server), material):
+                in_freed_pages.add(key)
         server.snapshot(after)
         assert not any(paths_holding(raw.entries(), material) for material in victims.values())
         return Shredded(
             unseal_key=server.unseal_key,
             victims=victims,
+            in_freed_pages=in_freed_pages,
             neighbour=neighbour,
             neighbour_material=kept,
             live=set(raw.paths("logical/")),
@@ -130,7 +145,7 @@ def test_old_entries_outlive_the_shred_and_a_new_barrier_key_on_the_nodes_disk(e
     plain = evidence.old.opened.plain
     found = [found_in(plain, material) for material in evidence.shredded.victims.values()]
     assert all(LOG in sources for sources in found)
-    assert any(DATABASE in sources for sources in found), "freed pages"
+    assert evidence.shredded.in_freed_pages
     assert found_in(plain, evidence.shredded.neighbour_material) == {DATABASE, LOG}
 
 
