@@ -152,6 +152,7 @@ def _print_report(app: App, report: SweepReport) -> int:
             "problems": list(report.problems),
             "failed": [answer_of(outcome) for outcome in report.failed],
             "finished_earlier": [answer_of(outcome) for outcome in report.finished],
+            "unused_slots": {"rings": report.slots.rings, "problems": list(report.slots.problems)},
             "notices": {"given": given.given, "left": given.left, "error": given.error},
         }
     )
@@ -160,7 +161,9 @@ def _print_report(app: App, report: SweepReport) -> int:
     app.say(
         f"destroyed {report.destroyed}, spared {report.spared}, failed {len(report.failed)}; finished of earlier runs {finished}"
     )
-    for problem in report.problems:
+    if report.slots.rings:
+        app.say(f"slots that no scope sits in are gone from {report.slots.rings} rings that take no more")
+    for problem in (*report.problems, *report.slots.problems):
         app.note(f"keyvault: error: {problem}")
     for outcome in [*report.failed, *(outcome for outcome in report.finished if outcome.error)]:
         app.note(f"keyvault: error: scope {outcome.scope_id.hex()} is pending: {outcome.error}")

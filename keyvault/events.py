@@ -52,6 +52,8 @@ class EventType(StrEnum):
     DESTROY_FAILED = "destroy.failed"
     UNUSED_KEYS_DELETED = "unused_keys.deleted"
     RING_CHANGED = "ring.changed"
+    SLOTS_FENCED = "slots.fenced"
+    SLOTS_DESTROYED = "slots.destroyed"
     POLICY_CHANGED = "policy.changed"
     FACTS_RECORDED = "facts.recorded"
     REQUEST_RECEIVED = "request.received"

@@ -170,7 +170,7 @@ def _mark(
     still_due: StillDue | None,
 ) -> dict[bytes, bytes]:
     """Fence what is still live of the group; return what was, and still sits where its row says, with `destruction`'s id."""
-    _check_not_paused(connection)
+    check_not_paused(connection)
     ids: Collection[bytes] = [row.id for row in group]
     if still_due is not None:
         ids = still_due(connection, ids)
@@ -197,7 +197,7 @@ def _mark_records(
     still_due: StillDue | None,
 ) -> dict[RecordKey, bytes]:
     """Fence the records that are not fenced yet; return which were, by `destruction`'s id."""
-    _check_not_paused(connection)
+    check_not_paused(connection)
     locked = scope_store.by_id(connection, [row.id], lock=True)[row.id]
     if locked.state not in LIVE:
         check_issuable(locked.state, row.id)
@@ -216,7 +216,8 @@ def _mark_records(
     return dict.fromkeys(live, destruction.id)
 
 
-def _check_not_paused(connection: Connection) -> None:
+def check_not_paused(connection: Connection) -> None:
+    """Raise `DestructionPausedError` while destructions are paused, and keep that so until the transaction ends."""
     if system.is_paused(connection, lock=True):
         raise DestructionPausedError("destructions are paused: run `keyvault destroy resume` when they may go on")
 

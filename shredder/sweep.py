@@ -1,7 +1,7 @@
 """The sweep: destroys what the retention policy's automatic rules make due, and nothing that they do not.
 
-In this order: the lease, the clock, the steps that facts and requests need, what earlier runs left pending, the plan, its limits, and
-then group after group, each asked about once more in the transaction of its fence. Killed anywhere, the next run goes on from what is
+In this order: the lease, the clock, the steps that facts and requests need, what earlier runs left pending, the plan, its limits,
+group after group, each asked about once more in the transaction of its fence, and the unused slots of rings that are closed. Killed anywhere, the next run goes on from what is
 committed: what is fenced is finished, and the rest is found again.
 """
 
@@ -32,6 +32,7 @@ from shredder.plan import Plan, due_rules, make_plan
 from shredder.policy import Policy
 from shredder.sweep_lease import SweepLease, held
 from shredder.trusted_time import trusted_now
+from shredder.unused_slots import UnusedSlots, destroy_unused_slots
 
 GROUP = 30_000
 """Scopes or records that are looked up together; rings are not cut in two. The destroyer has several batches of them under way."""
@@ -49,7 +50,7 @@ Progress = Callable[[int], None]
 class SweepReport:
     """What a sweep did. `finished`: of destructions that earlier runs had begun; `spared`: due when planned, and not any more at the fence.
 
-    `problems`: what the steps before it could not do. `notices`: what the storage layer was told.
+    `problems`: what the steps before it could not do. `slots`: unused ones of closed rings. `notices`: what the storage layer was told.
     """
 
     plan: Plan
@@ -58,13 +59,18 @@ class SweepReport:
     destroyed: int = 0
     spared: int = 0
     failed: list[Outcome] = field(default_factory=list)
+    slots: UnusedSlots = field(default_factory=UnusedSlots)
     notices: Delivery = field(default_factory=lambda: Delivery(given=0))
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to a next run: no request, no destruction, and no notice."""
+        """Whether nothing is left to a next run: no request, no destruction, no slot, and no notice."""
         return not (
-            self.problems or self.failed or self.notices.left or any(outcome.error for outcome in self.finished)
+            self.problems
+            or self.slots.problems
+            or self.failed
+            or self.notices.left
+            or any(outcome.error for outcome in self.finished)
         )
 
 
@@ -109,6 +115,8 @@ def sweep(
         report.plan = plan_sweep(home, policy, at)
         _check_limits(home, policy, report.plan, confirm)
         _Run(home, policy, lease, report, (progress or _silent)(report.plan.count)).run()
+        lease.check()
+        report.slots = destroy_unused_slots(home, at)
         report.notices = deliver(home)
         home.database.write(partial(_end, rules=due_rules(policy, at), at=at))
     return report

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from keyvault.custody import ring_shredding
+from tests.backups import Backups
 from tests.homes import CUSTODIES, PAIRS, TestHome, embedded_home, vault_home
 
 
@@ -23,6 +25,15 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, custody: str) -> TestHo
         return embedded_home(tmp_path, custody=custody)
     server, url = request.getfixturevalue("vault_server"), request.getfixturevalue("store_url")
     return vault_home(tmp_path, server, url, custody=custody)
+
+
+@pytest.fixture
+def backups(request: pytest.FixtureRequest, home: TestHome, tmp_path: Path) -> Iterator[Backups]:
+    """Copies of the home's database, and what is restored from them."""
+    postgres = None if home.store_url.startswith("sqlite") else request.getfixturevalue("postgres_server")
+    made = Backups(home=home, folder=tmp_path, postgres=postgres)
+    with made.cleanup:
+        yield made
 
 
 @pytest.fixture

@@ -134,7 +134,10 @@ def revive(home: Home) -> None:
         connection.execute(sa.update(tables.scopes).values(state=str(KeyState.ACTIVE), destroyed_at=None))
         connection.execute(sa.delete(tables.fenced_records))
         connection.execute(
-            sa.update(tables.rings).values(epoch=0, highest_version=0, destroyed_at=None, closed_at=None)
+            sa.update(tables.rings).values(
+                dict.fromkeys(("epoch", "highest_version"), 0)
+                | dict.fromkeys(("destroyed_at", "closed_at", "slots_fenced_at", "slots_destroyed_at"))
+            )
         )
 
     home.database.write(work)

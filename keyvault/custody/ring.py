@@ -177,6 +177,13 @@ class RingCustody(Custody):
             self._cache.drop(ring_id or b"")
         return outcomes
 
+    def destroy_unused_slots(self, ring_ids: Sequence[bytes]) -> dict[bytes, KeyVaultError]:
+        """Puncture the slots that no scope sits in, of closed rings in which they are fenced; return what failed, by ring."""
+        failed = self._shredder.destroy_unused(ring_ids)
+        for ring_id in ring_ids:
+            self._cache.drop(ring_id)
+        return failed
+
     def unused(self, limit: int) -> list[str]:  # noqa: ARG002 - a ring leaves no keys behind
         """Return nothing: rings are written down before they are made, and taken into use by whoever comes next."""
         return []

@@ -1,7 +1,8 @@
-"""The event of a ring: its whole row, whenever that says something new about the ring itself. Rings are few."""
+"""Events of rings, which are few: a ring's row whenever it says something new of the ring itself, and what becomes of unused slots."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from sqlalchemy.engine import Connection
@@ -20,6 +21,25 @@ def close(connection: Connection, ring_id: bytes, *, at: datetime) -> None:
     """Let a ring take no more scopes, and tell it, unless it was closed before."""
     if rings.close(connection, ring_id, at=at):
         tell(connection, ring_id, at=at)
+
+
+def fence_slots(connection: Connection, ring_id: bytes, *, at: datetime) -> None:
+    """Let the slots of a closed ring that no scope sits in go, and tell how many scopes do, unless that was done before."""
+    if not rings.fence_slots(connection, ring_id, at=at):
+        return
+    ring = rings.by_id(connection, [ring_id])[ring_id]
+    used = len(rings.used_slots(connection, ring_id))
+    payload: dict[str, Value] = {"ring": b64(ring_id), "scopes": used, "unused": ring.capacity - used}
+    outbox.append(connection, [make_event(EventType.SLOTS_FENCED, payload, at=at)])
+
+
+def note_slots_destroyed(
+    connection: Connection, ring_id: bytes, *, proof: Mapping[str, Value], erasure: str, at: datetime
+) -> None:
+    """Note that the unused slots of a ring are proven gone, and tell it, unless another worker has."""
+    if rings.note_slots_destroyed(connection, ring_id, at=at):
+        payload: dict[str, Value] = {"ring": b64(ring_id), "erasure": erasure, "proof": proof}
+        outbox.append(connection, [make_event(EventType.SLOTS_DESTROYED, payload, at=at)])
 
 
 def _event(ring: RingRow, at: datetime) -> Event:

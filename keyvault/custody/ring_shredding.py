@@ -5,6 +5,8 @@ all of that is gone from the state it writes, whoever asked for it. The lease is
 harm is the business of `keyvault.custody.ring_state`. The ring of a month that is due is closed in that same transaction, against
 creators, and destroyed as a whole: its transit key and its state. No other ring is, however little of it seems to be live: a database
 that was restored may not know of scopes that others put there since, and only of a due month is it sure that they have to go, too.
+
+Slots of a closed ring that no scope sits in go with the rest, once they are fenced: what nobody told of cannot be opened then, either.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from keyvault.clock import Clock
 from keyvault.concurrency import side_by_side
 from keyvault.custody.base import Proof, Target
 from keyvault.custody.ring_cache import RingCache
-from keyvault.custody.ring_events import close, tell
+from keyvault.custody.ring_events import close, fence_slots, note_slots_destroyed, tell
 from keyvault.custody.ring_records import erase_records, read_records_many
 from keyvault.custody.ring_sealing import LoadedRing
 from keyvault.custody.ring_state import Note, RingStates
@@ -43,7 +45,7 @@ from keyvault.scopes import month_due_at
 from keyvault.store import leases, rings
 from keyvault.store.database import Database
 from keyvault.store.rings import RingContent, RingRow
-from keyvault.transit.base import TransitEngine
+from keyvault.transit.base import TransitEngine, current_audit_event
 
 PARALLEL_RINGS = 16
 LEASE_SECONDS = 10.0
@@ -71,6 +73,11 @@ class _Job:
     token: int
     whole: bool
 
+    @property
+    def owes_slots(self) -> bool:
+        """Whether unused slots are fenced, and not proven gone yet."""
+        return self.ring.slots_fenced_at is not None and self.ring.slots_destroyed_at is None
+
 
 class RingShredder:
     """Destroys keys in rings. Thread-safe."""
@@ -95,6 +102,13 @@ class RingShredder:
             outcomes |= done
         return [outcomes[target.key] for target in targets]
 
+    def destroy_unused(self, ring_ids: Sequence[bytes]) -> dict[bytes, KeyVaultError]:
+        """Destroy the unused slots of rings in which they are fenced, and all else that has to go there; return what failed, by ring."""
+        done = side_by_side(lambda ring_id: caught(self._work, ring_id, []), ring_ids, PARALLEL_RINGS)
+        return {
+            ring_id: result for ring_id, result in zip(ring_ids, done, strict=True) if isinstance(result, KeyVaultError)
+        }
+
     def _destroy_in(self, ring_id: bytes, targets: Sequence[Target]) -> Outcomes:
         done = caught(self._work, ring_id, targets)
         return {target.key: done for target in targets} if isinstance(done, KeyVaultError) else done
@@ -114,8 +128,11 @@ class RingShredder:
         outcomes: Outcomes = {}
 
         def judge(stored: LoadedRing) -> None:
-            outcomes.update(self._proven(stored, targets, self._known(stored, job.content).live))
-            end(partial(rings.note_state, ring_id=stored.ring_id, epoch=stored.epoch, version=stored.key_version))
+            content = self._known(stored, job.content)
+            proof = _proof_by(stored, content.live)
+            outcomes.update(self._proven(stored, targets, proof))
+            slots = proof if job.owes_slots and job.content.ended <= set(stored.state.punctured) else None
+            end(partial(_note_punctured, stored=stored, slots=slots, at=self._clock.now()))
 
         self._replaced(job, judge).state.wipe()
         return outcomes
@@ -159,10 +176,11 @@ class RingShredder:
         ring = rings.by_id(connection, [ring_id], lock=True).get(ring_id)
         if ring is None:
             raise NotProvenError(f"ring {ring_id.hex()} is not in this database, so nothing of it can be destroyed")
-        content = rings.content(connection, ring_id)
+        content = rings.content(connection, ring)
         whole = content.live is None and is_due(ring.month, self._trusted(connection))
         if whole:
             close(connection, ring_id, at=self._clock.now())
+            fence_slots(connection, ring_id, at=self._clock.now())
         return _Job(ring=ring, content=content, token=token, whole=whole)
 
     def _trusted(self, connection: Connection) -> datetime:
@@ -215,7 +233,7 @@ class RingShredder:
         gone = set(loaded.state.punctured)
         if gone <= content.ended:
             return content
-        content = self._database.read(lambda connection: rings.content(connection, loaded.ring_id))
+        content = self._database.read(lambda connection: _content_now(connection, loaded.ring_id))
         if gone <= content.ended:
             return content
         raise RestoreDetected(
@@ -252,11 +270,8 @@ class RingShredder:
 
     # --- the proof --------------------------------------------------------------------------------------------------
 
-    def _proven(self, stored: LoadedRing, targets: Sequence[Target], live: int | None) -> Outcomes:
+    def _proven(self, stored: LoadedRing, targets: Sequence[Target], proof: Proof) -> Outcomes:
         """Judge each target by the stored state, which was opened anew after the flip."""
-        if live is not None:
-            stored.state.derive(live).wipe()
-        proof = PUNCTURED_ALONE if live is None else PUNCTURED
         gone = set(stored.state.punctured)
         outcomes: Outcomes = {}
         records: dict[tuple[int, bytes], list[bytes]] = defaultdict(list)
@@ -289,6 +304,26 @@ class RingShredder:
                 yield from ((tag, leaf_of(tag) in gone) for tag in some)
         finally:
             node.wipe()
+
+
+def _proof_by(stored: LoadedRing, live: int | None) -> Proof:
+    """Return what is proven of what the stored state lacks: beside it, the node of a live slot can be derived."""
+    if live is None:
+        return PUNCTURED_ALONE
+    stored.state.derive(live).wipe()
+    return PUNCTURED
+
+
+def _content_now(connection: Connection, ring_id: bytes) -> RingContent:
+    return rings.content(connection, rings.by_id(connection, [ring_id])[ring_id])
+
+
+def _note_punctured(connection: Connection, *, stored: LoadedRing, slots: Proof | None, at: datetime) -> None:
+    """Note how far a ring has come; `slots`: the proof that its unused slots are gone, where that is to be told."""
+    rings.note_state(connection, stored.ring_id, epoch=stored.epoch, version=stored.key_version)
+    if slots is not None:
+        proof = {"key": slots.key, "neighbour": slots.neighbour, "retained_ciphertext": slots.retained_ciphertext}
+        note_slots_destroyed(connection, stored.ring_id, proof=proof, erasure=current_audit_event(), at=at)
 
 
 def _note_destroyed(connection: Connection, ring_id: bytes, at: datetime) -> None:

@@ -17,7 +17,7 @@ from keyvault.transit.base import TransitEngine
 WHOLE = "every ring has its state"
 CURRENT = "no ring is older than the database"
 KEPT = "every live scope is in its ring's state"
-PUNCTURED = "no destroyed scope is in its ring's state"
+PUNCTURED = "no destroyed scope, and no destroyed slot, is in its ring's state"
 NAMES = (WHOLE, CURRENT, KEPT, PUNCTURED)
 
 _OLDER = "the engine is an older copy, or another's: restore what belongs together, and destroy again what came back"
@@ -81,6 +81,9 @@ def _look_at(  # noqa: PLR0917 - two stores, a reader over one of them, and what
 ) -> None:
     # What is destroyed before the state is read, what lives after: so nothing that ends meanwhile looks wrong.
     destroyed = database.read(lambda connection: rings.destroyed_slots(connection, ring.id))
+    unused = frozenset[int]()
+    if ring.slots_destroyed_at is not None:
+        unused = database.read(lambda connection: rings.unused_slots(connection, ring))
     try:
         loaded = reader.load(ring.id)
         slots = engine.get_state(slots_path(ring.id, incarnation))
@@ -97,6 +100,6 @@ def _look_at(  # noqa: PLR0917 - two stores, a reader over one of them, and what
         found.live += len(live)
         found.missing += len(live & punctured)
         found.destroyed += len(destroyed)
-        found.returned += len(destroyed - punctured)
+        found.returned += len((destroyed | unused) - punctured)
     finally:
         loaded.state.wipe()

@@ -117,11 +117,6 @@ def in_slots(connection: Connection, ring_id: bytes, slots: Iterable[int]) -> li
     return sorted(found)
 
 
-def known_slots(connection: Connection, ring_id: bytes) -> frozenset[int]:
-    """Return the slots of a ring that any scope has or had."""
-    return frozenset(connection.execute(sa.select(scopes.c.slot).where(scopes.c.ring_id == ring_id)).scalars())
-
-
 def live_keys(connection: Connection, *, after: bytes) -> list[tuple[bytes, str]]:
     """Return up to 5,000 live scopes in dedicated custody behind an id, with the names of their keys."""
     query = sa.select(scopes.c.id, scopes.c.key_ref).where(

@@ -23,7 +23,8 @@ class RingRow:
     """A ring. `id` 16 bytes; `month` (`2026-11`) where it holds that month's account-months only.
 
     `chunks` is the number of the last chunk of slots that a scope is known to sit in; `epoch` and `highest_version` are the furthest
-    that were seen. A ring without `opened_at` takes no scopes yet, one with `closed_at` none any more.
+    that were seen. A ring without `opened_at` takes no scopes yet, one with `closed_at` none any more. `slots_fenced_at`: since when the
+    slots that no scope sits in are to go, and `slots_destroyed_at`: when they were proven gone.
     """
 
     id: bytes
@@ -36,13 +37,15 @@ class RingRow:
     opened_at: datetime | None
     closed_at: datetime | None
     destroyed_at: datetime | None
+    slots_fenced_at: datetime | None = None
+    slots_destroyed_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RingContent:
     """What a worker needs to know of a ring's scopes.
 
-    `ended` are the slots of fenced and destroyed scopes; `erased` the fenced tags of others, by slot and scope id; `live` a slot of
+    `ended` are the slots of fenced and destroyed scopes, and unused ones once they are fenced; `erased` the fenced tags of others, by slot and scope id; `live` a slot of
     a scope that is neither, or None.
     """
 
@@ -54,6 +57,7 @@ class RingContent:
 # Built once: a shred of one scope runs all of these, and building them takes longer than running them.
 _OF_RING = scopes.c.ring_id == sa.bindparam("ring")
 _ENDED_SLOTS = sa.select(scopes.c.slot).where(_OF_RING, scopes.c.state.in_(ENDED))
+_SLOTS = sa.select(scopes.c.slot).where(_OF_RING)
 _LIVE_SLOT = sa.select(scopes.c.slot).where(_OF_RING, scopes.c.state.not_in(ENDED)).limit(1)
 _ERASED_RECORDS = (
     sa.select(scopes.c.slot, scopes.c.id, fenced_records.c.tag)
@@ -157,19 +161,59 @@ def all_ring_ids(connection: Connection) -> set[bytes]:
     return set(connection.execute(sa.select(rings.c.id)).scalars().all())
 
 
-def content(connection: Connection, ring_id: bytes) -> RingContent:
+def content(connection: Connection, ring: RingRow) -> RingContent:
     """Return what is known of a ring's scopes; records that are proven gone already are left out."""
-    ring = {"ring": ring_id}
-    ended = frozenset(connection.execute(_ENDED_SLOTS, ring).scalars().all())
-    live: int | None = connection.execute(_LIVE_SLOT, ring).scalar()
+    of_ring = {"ring": ring.id}
+    ended = frozenset(connection.execute(_ENDED_SLOTS, of_ring).scalars().all())
+    if ring.slots_fenced_at is not None:
+        ended |= unused_slots(connection, ring)
+    live: int | None = connection.execute(_LIVE_SLOT, of_ring).scalar()
     erased: dict[tuple[int, bytes], set[bytes]] = {}
-    for slot, scope_id, tag in connection.execute(_ERASED_RECORDS, ring).all():
+    for slot, scope_id, tag in connection.execute(_ERASED_RECORDS, of_ring).all():
         erased.setdefault((slot, scope_id), set()).add(tag)
     return RingContent(
         ended=ended,
         erased={place: frozenset(tags) for place, tags in erased.items()},
         live=live,
     )
+
+
+def unused_slots(connection: Connection, ring: RingRow) -> frozenset[int]:
+    """Return the slots of a ring that no scope ever sat in, as far as the database knows: for good, once the ring is closed."""
+    return frozenset(range(ring.capacity)) - used_slots(connection, ring.id)
+
+
+def used_slots(connection: Connection, ring_id: bytes) -> frozenset[int]:
+    """Return the slots of a ring that any scope has or had."""
+    return frozenset(connection.execute(_SLOTS, {"ring": ring_id}).scalars().all())
+
+
+def opened_before(connection: Connection, moment: datetime) -> list[bytes]:
+    """Return the ids of the rings that take scopes since before a moment."""
+    query = sa.select(rings.c.id).where(rings.c.opened_at <= moment, rings.c.closed_at.is_(None))
+    return sorted(connection.execute(query).scalars())
+
+
+def with_unused_slots(connection: Connection) -> list[RingRow]:
+    """Return the closed rings whose unused slots are not proven gone, alone or with the whole ring."""
+    query = sa.select(rings).where(
+        rings.c.closed_at.is_not(None), rings.c.slots_destroyed_at.is_(None), rings.c.destroyed_at.is_(None)
+    )
+    return [_value(row) for row in connection.execute(query.order_by(rings.c.id))]
+
+
+def fence_slots(connection: Connection, ring_id: bytes, *, at: datetime) -> bool:
+    """Let the unused slots of a closed ring go; return whether that changed it."""
+    statement = sa.update(rings).where(
+        rings.c.id == ring_id, rings.c.closed_at.is_not(None), rings.c.slots_fenced_at.is_(None)
+    )
+    return connection.execute(statement.values(slots_fenced_at=at)).rowcount == 1
+
+
+def note_slots_destroyed(connection: Connection, ring_id: bytes, *, at: datetime) -> bool:
+    """Remember that the unused slots of a ring are proven gone; return whether that changed it."""
+    statement = sa.update(rings).where(rings.c.id == ring_id, rings.c.slots_destroyed_at.is_(None))
+    return connection.execute(statement.values(slots_destroyed_at=at)).rowcount == 1
 
 
 def note_state(connection: Connection, ring_id: bytes, *, epoch: int, version: int) -> None:

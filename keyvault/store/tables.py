@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0007"
+REVISION = "0008"
 """The Alembic revision these tables are at; `Store.check_version` compares it with the database."""
 
 
@@ -172,6 +172,8 @@ rings = Table(
     Column("closed_at", UTCDateTime, nullable=True),
     Column("destroyed_at", UTCDateTime, nullable=True),
     Column("covered_by", String(64), nullable=True),
+    Column("slots_fenced_at", UTCDateTime, nullable=True),
+    Column("slots_destroyed_at", UTCDateTime, nullable=True),
 )
 
 destructions = Table(

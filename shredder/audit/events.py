@@ -320,6 +320,32 @@ class RingChanged(_Event):
     ring: Bytes16
 
 
+class SlotsFenced(_Event):
+    """`slots.fenced`."""
+
+    type: Literal["slots.fenced"]
+    ring: Bytes16
+    scopes: Count
+    unused: Count
+
+
+class SlotsProof(_Struct):
+    """What is proven of slots that are gone."""
+
+    key: Literal["punctured"]
+    neighbour: Literal["derivable", "none"]
+    retained_ciphertext: Literal["refused"]
+
+
+class SlotsDestroyed(_Event):
+    """`slots.destroyed`."""
+
+    type: Literal["slots.destroyed"]
+    erasure: Uuid
+    proof: SlotsProof
+    ring: Bytes16
+
+
 class TokenIssued(_Event):
     """`token.issued`."""
 
@@ -399,6 +425,8 @@ Event: TypeAlias = Union[  # noqa: UP007 - `|` of twenty names reads no better
     RequestApproved,
     RequestCancelled,
     RingChanged,
+    SlotsFenced,
+    SlotsDestroyed,
     InventoryAttested,
     TokenIssued,
     TokenRevoked,

@@ -44,6 +44,8 @@ BUILTIN_ONLY: Final = frozenset(
         "destroy.failed",
         "unused_keys.deleted",
         "ring.changed",
+        "slots.fenced",
+        "slots.destroyed",
         "token.issued",
         "token.revoked",
     ]
@@ -153,6 +155,8 @@ class Fold:
             events.RequestApproved: self._causes.approve,
             events.RequestCancelled: self._causes.cancel,
             events.RingChanged: self._inventory.change,
+            events.SlotsFenced: self._inventory.fence,
+            events.SlotsDestroyed: self._inventory.destroy,
             events.InventoryAttested: self._inventory.attest,
             events.TokenIssued: self._tokens.issue,
             events.TokenRevoked: self._tokens.revoke,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from shredder.audit.events import InventoryAttested, RingChanged
+from shredder.audit.events import InventoryAttested, RingChanged, SlotsDestroyed, SlotsFenced
 from shredder.audit.finding import Findings
 from shredder.audit.forms import moment
 from shredder.audit.scopes import Scopes
@@ -19,7 +19,9 @@ READING: Final = timedelta(minutes=15)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attested:
-    """The last whole attestation, at `at` (UTC). `slots`: given out in all rings; `scopes`: that the log had put into rings before.
+    """The last whole attestation, at `at` (UTC).
+
+    `slots`: given out in all rings, without those that no scope sat in and that are destroyed; `scopes`: that the log had put into rings before.
 
     `dedicated` and `ring`: keys that the engine listed; `missing`, `returned` and `unknown`: of them, as the event counts them. `wrapped`:
     answers that wait in the engine to be fetched, any of which may hold a key; None where nobody counted them.
@@ -49,6 +51,8 @@ class Inventory:
         self._findings = findings
         self._scopes = scopes
         self._changed: dict[str, RingChanged] = {}
+        self._fenced: dict[str, SlotsFenced] = {}
+        self._emptied: set[str] = set()
         self._first: InventoryAttested | None = None
         self._parts = 0
         self._slots: dict[str, int] = {}
@@ -69,6 +73,33 @@ class Inventory:
             )
         if (event.epoch, event.highest_version) < (before.epoch, before.highest_version):
             self._findings.add("ring-changed", f"ring {event.ring} has an older state than before")
+
+    def fence(self, event: SlotsFenced) -> None:
+        """Take in `slots.fenced`."""
+        ring = self._changed.get(event.ring)
+        if event.ring in self._fenced:
+            self._findings.add("impossible-step", f"unused slots of ring {event.ring} were fenced before")
+        elif ring is None or ring.closed_at is None:
+            self._findings.add(
+                "impossible-step", f"unused slots of ring {event.ring} are fenced, and it still takes scopes"
+            )
+        elif event.scopes + event.unused != ring.capacity:
+            self._findings.add(
+                "ring-changed", f"ring {event.ring} has {ring.capacity} slots, and its fence counts others"
+            )
+        else:
+            self._fenced[event.ring] = event
+
+    def destroy(self, event: SlotsDestroyed) -> None:
+        """Take in `slots.destroyed`."""
+        if event.ring not in self._fenced:
+            self._findings.add(
+                "no-fence", f"unused slots of ring {event.ring} are destroyed, and were not fenced before"
+            )
+        elif event.ring in self._emptied:
+            self._findings.add("destroyed-twice", f"unused slots of ring {event.ring} were destroyed before")
+        else:
+            self._emptied.add(event.ring)
 
     def attest(self, event: InventoryAttested) -> None:
         """Take in `inventory.attested`."""
@@ -97,11 +128,17 @@ class Inventory:
                 "slots-fell", f"attestation {event.attestation} does not list ring {ring}, which one before did"
             )
         self._first, self._before = None, self._slots
+        for ring, fence in self._fenced.items():
+            if fence.scopes > self._slots.get(ring, 0):
+                self._findings.add(
+                    "more-scopes-than-slots",
+                    f"{fence.scopes} scopes are said to sit in ring {ring}, and only {self._slots.get(ring, 0)} slots were given out in it",
+                )
         at = moment(event.at)
         self.last = Attested(
             entry=self._findings.entry,
             at=at,
-            slots=sum(self._slots.values()),
+            slots=sum(self._holding(ring, slots) for ring, slots in self._slots.items()),
             scopes=self._scopes.in_rings_before(at - READING),
             dedicated=event.keys.dedicated,
             ring=event.keys.ring,
@@ -115,6 +152,12 @@ class Inventory:
                 "more-scopes-than-slots",
                 f"the log has {self.last.scopes} scopes in rings, and only {self.last.slots} slots were ever given out",
             )
+
+    def _holding(self, ring: str, slots: int) -> int:
+        """Return in how many of the slots that were given out in a ring there can be scopes: where the unused ones are gone, in those it was closed with."""
+        fence = self._fenced.get(ring)
+        gone = ring in self._emptied or (ring in self._changed and self._changed[ring].destroyed_at is not None)
+        return fence.scopes if fence is not None and gone else slots
 
     def finish(self) -> None:
         """Note what the last attestation found wrong; what an earlier one found may have been put right."""

@@ -117,8 +117,10 @@ class EngineReader:
         def work(connection: Connection) -> tuple[list[bytes], bool]:
             live = ring_store.live_slots(connection, ring_id)
             gone = live if found is None else live & found.punctured
-            known = rebuilding.known_slots(connection, ring_id)
-            unknown = found is not None and not found.punctured <= known
+            row = ring_store.by_id(connection, [ring_id]).get(ring_id)
+            fenced = row is not None and row.slots_fenced_at is not None  # and then unused slots are to be gone
+            known = ring_store.used_slots(connection, ring_id)
+            unknown = not (fenced or found is None or found.punctured <= known)
             return rebuilding.in_slots(connection, ring_id, gone), unknown
 
         lost, unknown = self._database.read(work)

@@ -12,6 +12,8 @@ from keyvault.store.rings import RingRow
 from shredder.rebuild.entries import Entry
 from shredder.rebuild.rows import Rows
 
+OF_RINGS = (EventType.RING_CHANGED, EventType.SLOTS_FENCED, EventType.SLOTS_DESTROYED)
+
 
 class RingTables:
     """What a batch of entries makes of rings. Raises `LogError`."""
@@ -22,10 +24,17 @@ class RingTables:
         self._incarnation = incarnation
 
     def apply(self, entry: Entry) -> None:
-        """Take `ring.changed` up; anything else changes nothing."""
-        if entry.type != EventType.RING_CHANGED:
+        """Take up what tells of a ring; anything else changes nothing."""
+        if entry.type not in OF_RINGS:
             return
         ring_id = entry.data("ring")
+        known = self.rings.now.get(ring_id) or unknown_ring(ring_id, self._incarnation)
+        if entry.type == EventType.SLOTS_FENCED:
+            self.rings.now[ring_id] = replace(known, slots_fenced_at=entry.at)
+            return
+        if entry.type == EventType.SLOTS_DESTROYED:
+            self.rings.now[ring_id] = replace(known, slots_destroyed_at=entry.at)
+            return
         self.rings.now[ring_id] = RingRow(
             id=ring_id,
             incarnation=entry.number("incarnation"),
@@ -37,6 +46,8 @@ class RingTables:
             opened_at=entry.optional_moment("opened_at"),
             closed_at=entry.optional_moment("closed_at"),
             destroyed_at=entry.optional_moment("destroyed_at"),
+            slots_fenced_at=known.slots_fenced_at,
+            slots_destroyed_at=known.slots_destroyed_at,
         )
 
     def expect(self, ring_id: bytes) -> None:
@@ -46,7 +57,7 @@ class RingTables:
 
 def references(entries: Iterable[Entry]) -> set[bytes]:
     """Return the rings that entries tell of."""
-    return {entry.data("ring") for entry in entries if entry.type == EventType.RING_CHANGED}
+    return {entry.data("ring") for entry in entries if entry.type in OF_RINGS}
 
 
 def unknown_ring(ring_id: bytes, incarnation: int) -> RingRow:

@@ -69,3 +69,12 @@ def test_a_destroyed_scope_whose_node_is_back_is_an_alarm(tmp_path: Path) -> Non
     )
     opened.close()
     assert findings(home)[PUNCTURED] == (False, "ALARM: 1 are back")
+
+
+def test_an_unused_slot_whose_node_is_back_is_an_alarm(tmp_path: Path) -> None:
+    home = embedded_home(tmp_path)
+    with home.vault() as vault:
+        values_of(vault.ensure_scopes(PEOPLE))
+    with home.opened() as opened:
+        opened.database.write(lambda c: c.execute(sa.update(tables.rings).values(slots_destroyed_at=sa.func.now())))
+    assert findings(home)[PUNCTURED] == (False, "ALARM: 4093 are back")

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
-
 import pytest
 
 from keyvault.errors import KeyMissingError, KeyVaultError, RestoreDetected, UnknownScopeError
 from keyvault.log import HomeLog
 from keyvault.results import values_of
 from keyvault.store import log as log_store
+from tests.backups import Backups
 from tests.homes import TestHome
 from tests.ring_homes import (
     CAUSE,
@@ -29,7 +24,6 @@ from tests.ring_homes import (
     shred_records,
     slots,
 )
-from tests.servers import PostgresServer
 
 RECORDS = [f"rec-{number}" for number in range(4)]
 
@@ -37,44 +31,6 @@ RECORDS = [f"rec-{number}" for number in range(4)]
 @pytest.fixture
 def custody() -> str:
     return "ring"
-
-
-@dataclass(kw_only=True)
-class Backups:
-    """Copies of a home's database, taken as its operators take them, and the names that each knows."""
-
-    home: TestHome
-    folder: Path
-    postgres: PostgresServer | None
-    taken: list[tuple[Path, frozenset[str]]] = field(default_factory=list)
-    cleanup: ExitStack = field(default_factory=ExitStack)
-
-    def take(self, ledger: Ledger) -> None:
-        file = self.folder / f"backup-{len(self.taken)}"
-        if self.postgres is None:
-            shutil.copyfile(self.home.path / "store.db", file)
-        else:
-            self.postgres.dump(self.home.store_url, file)
-        self.taken.append((file, frozenset(ledger.scopes)))
-
-    def restored(self) -> list[tuple[TestHome, frozenset[str]]]:
-        return [(self._restore(file), known) for file, known in self.taken]
-
-    def _restore(self, file: Path) -> TestHome:
-        place = file.with_name(f"{file.name}-home")
-        if self.postgres is None:
-            return self.home.copy(place, f"sqlite:///{file}")
-        url = self.postgres.restore(file)
-        self.cleanup.callback(self.postgres.drop_database, url)
-        return self.home.copy(place, url)
-
-
-@pytest.fixture
-def backups(request: pytest.FixtureRequest, home: TestHome, tmp_path: Path) -> Iterator[Backups]:
-    postgres = None if home.store_url.startswith("sqlite") else request.getfixturevalue("postgres_server")
-    made = Backups(home=home, folder=tmp_path, postgres=postgres)
-    with made.cleanup:
-        yield made
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from keyvault.custody.base import Proof, Target
 from keyvault.custody.dedicated import DedicatedCustody
 from keyvault.errors import KeyVaultError
 from keyvault.store import rings
-from keyvault.store.rings import RingContent
+from keyvault.store.rings import RingContent, RingRow
 from keyvault.system_keys import SYSTEM_KEY
 from tests.homes import TestHome, embedded_home
 from tests.property.key_life import KeyLife
@@ -65,9 +65,9 @@ def _destroy_everything(self: DedicatedCustody, targets: Sequence[Target]) -> li
 _content = rings.content
 
 
-def _all_ended(connection: Connection, ring_id: bytes) -> RingContent:
+def _all_ended(connection: Connection, ring: RingRow) -> RingContent:
     """Stand for a look-up that takes the living for ended."""
-    found = _content(connection, ring_id)
+    found = _content(connection, ring)
     return replace(found, ended=found.ended | set(range(3)))
 
 

@@ -37,6 +37,7 @@ UNKNOWABLE: dict[str, set[str]] = {
     "destroy.failed": {"errors", "fenced_at", "lease_bound"},
     "key.destroyed": {"fenced_at", "lease_bound", "proof.key", "proof.neighbour", "scopes"},
     "record.destroyed": {"fenced_at", "lease_bound", "proof.neighbour", "records"},
+    "slots.destroyed": {"proof.neighbour"},
     "policy.changed": {"digest", "facts_days", "categories"},
     "facts.recorded": {"facts", "not_before"},
     "request.received": {
@@ -81,7 +82,8 @@ def ledger_of(entries: Sequence[bytes], at: datetime) -> Ledger:
 def seen(ledger: Ledger) -> tuple[object, ...]:
     """What a verification prints beside its findings."""
     numbers = ledger.created, ledger.destroyed, ledger.live, ledger.records_destroyed, ledger.without_request
-    return numbers, len(ledger.pending), tuple(ledger.owed), ledger.policy
+    room = None if ledger.attested is None else ledger.attested.room
+    return numbers, len(ledger.pending), tuple(ledger.owed), ledger.policy, room
 
 
 def type_of(entry: bytes) -> str:

@@ -693,24 +693,6 @@ def test_what_the_last_attestation_found_is_a_finding(log: Entries, count: str) 
     assert not log.codes()
 
 
-def test_a_ring_stays_what_it_is(log: Entries) -> None:
-    at = log.created("a")["at"]
-    ring: dict[str, Any] = {
-        "capacity": 4096,
-        "closed_at": None,
-        "destroyed_at": None,
-        "epoch": 3,
-        "highest_version": 2,
-        "incarnation": 1,
-    }
-    ring |= {"month": "2026-11", "opened_at": at, "ring": name16("ring")}
-    log.add("ring.changed", **ring)
-    log.add("ring.changed", **{**ring, "closed_at": at, "epoch": 4})
-    assert not log.codes()
-    log.add("ring.changed", **{**ring, "capacity": 1})
-    assert log.codes() == [("entry 3", "ring-changed")] * 2
-
-
 def test_entries_come_in_their_order(log: Entries) -> None:
     log.created("a")
     fold = Fold()
