@@ -106,7 +106,9 @@ def check_logged(targets: Targets, held: Collection[bytes], reason: KeyVaultErro
     for target in targets:
         if target.row.id in held:
             why = "ask again" if reason is None else str(reason)
-            raise Unavailable(f"the creation of scope {target.row.id.hex()} is not in the log yet: {why}") from reason
+            raise Unavailable(
+                f"the creation of scope {target.row.id.hex()}, or its move, is not in the log yet: {why}"
+            ) from reason
 
 
 def admit_wrapped(

@@ -23,6 +23,7 @@ from keyvault.formats import MAGIC_BYTES, Format, sniff, wipe
 from keyvault.results import caught
 from keyvault.scopes import Scope
 from keyvault.states import KeyState, check_issuable
+from keyvault.store import log as log_store
 from keyvault.store import outbox
 from keyvault.store import scopes as scope_store
 from keyvault.store.database import Database
@@ -104,7 +105,7 @@ class ScopeMigrator:
         bound = self._ring.bind(connection, list(placements.values()))
         locked = scope_store.by_id(connection, [row.id for row in moved.values()], lock=True)
         results: Results = {}
-        events: list[Event] = []
+        events: dict[Scope, Event] = {}
         for scope, planned in moved.items():
             row = caught(_movable, locked.get(planned.id))
             if isinstance(row, KeyVaultError) or _is_moved(row):
@@ -120,8 +121,10 @@ class ScopeMigrator:
                     suspended_by=row.suspended_by,
                     **place,
                 )
-                events.append(self._event(after))
-        outbox.append(connection, events)
+                events[scope] = self._event(after)
+        last = outbox.append(connection, list(events.values()))
+        if last is not None:  # what is in a ring's slot must be known to whoever has the log
+            log_store.hold_creations(connection, {moved[scope].created_at for scope in events}, last)
         return results
 
     def _event(self, row: ScopeRow) -> Event:

@@ -22,7 +22,7 @@ from keyvault.custody.ring_records import read_records
 from keyvault.custody.ring_shredding import RingShredder
 from keyvault.custody.ring_slots import SlotAllocator, chunk_number
 from keyvault.custody.ring_state import RingStates
-from keyvault.errors import CiphertextRefusedError, KeyMissingError, KeyVaultError, PuncturedError
+from keyvault.errors import CiphertextRefusedError, KeyMissingError, KeyVaultError, PuncturedError, Unavailable
 from keyvault.formats import wipe
 from keyvault.puncture_records import EntryRef, leaf_of, new_records, record_share, record_shares
 from keyvault.puncture_state import ScopeNode
@@ -40,6 +40,7 @@ R = TypeVar("R")
 _Work: TypeAlias = Callable[[CachedRing, Sequence[tuple[ScopeNode, T]]], Sequence[R | KeyVaultError]]
 """What is done in one ring with the items whose nodes are left of it; an answer for each, in order."""
 
+ATTEMPTS = 5
 _TOKEN = struct.Struct(">16sIB")
 _TOKEN_FORMAT = 1
 
@@ -80,9 +81,26 @@ class RingCustody(Custody):
     # --- creating ---------------------------------------------------------------------------------------------------
 
     def prepare(self, scopes: Sequence[Scope]) -> list[Placement | KeyVaultError]:
-        """Give each scope a slot that no other ever gets."""
-        placements: list[Placement | KeyVaultError] = list(self._slots.take(scopes))
-        return placements
+        """Give each scope a slot that no other ever gets. Raises as `SlotAllocator.take` and `SlotAllocator.leave`."""
+        for _ in range(ATTEMPTS):
+            placements = self._slots.take(scopes)
+            emptied = self._emptied(placements)
+            if not emptied:
+                return list(placements)
+            self._slots.leave(emptied)
+        raise Unavailable("the rings that would take these scopes keep being closed: try again")
+
+    def _emptied(self, placements: Sequence[Placement]) -> set[bytes]:
+        """Return the rings of which slots are gone that were given out just now: another clock has closed them since."""
+        slots: dict[bytes, set[int]] = defaultdict(set)
+        for placement in placements:
+            ring_id, slot = _required(placement.ring_id, placement.slot)
+            slots[ring_id].add(slot)
+        return {ring_id for ring_id, wanted in slots.items() if caught(self._lacks_any, ring_id, wanted) is True}
+
+    def _lacks_any(self, ring_id: bytes, slots: Collection[int]) -> bool:
+        with self._cache.borrow(ring_id, 0) as ring:
+            return not set(slots).isdisjoint(ring.loaded.state.punctured)
 
     def bind(self, connection: Connection, placements: Sequence[Placement]) -> set[Placement]:
         """Claim slots in rings that still take scopes, and keep them from closing until the transaction ends."""

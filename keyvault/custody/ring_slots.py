@@ -91,6 +91,17 @@ class SlotAllocator:
             for month in [month for month, chunk in self._chunks.items() if chunk.ring_id in ring_ids]:
                 del self._chunks[month]
 
+    def leave(self, ring_ids: set[bytes]) -> None:
+        """Give out no more slots of rings whose unused slots are gone. `RestoreDetected` where the database has one still take scopes."""
+        known = self._database.read(lambda connection: rings.by_id(connection, ring_ids))
+        for ring in known.values():
+            if ring.closed_at is None:
+                raise RestoreDetected(
+                    f"ring {ring.id.hex()}: its unused slots are destroyed, and the database has it take scopes: the database is an older "
+                    "copy. No scope is created until what it lost is replayed"
+                )
+        self.forget(ring_ids)
+
     def _take(self, month: Month, count: int) -> list[Placement]:
         taken: list[Placement] = []
         while len(taken) < count:

@@ -95,7 +95,7 @@ def _uncovered(connection: Connection) -> tuple[sa.FromClause, sa.FromClause]:
 
 
 def hold_creations(connection: Connection, instants: Iterable[datetime], last_event: int) -> None:
-    """Let no key be issued of scopes created at these instants until the log covers their events.
+    """Let no key be issued of scopes created at these instants, new ones or moved ones, until the log covers their events.
 
     `last_event`: the highest row of the outbox among those of this very transaction. One that another has committed meanwhile may be higher,
     and be covered before these are there for the sequencer to see.

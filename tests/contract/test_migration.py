@@ -35,8 +35,10 @@ from keyvault.errors import (
 )
 from keyvault.home import Home, assemble
 from keyvault.identity import commit, decode_identity
+from keyvault.log import HomeLog
 from keyvault.migration import ScopeMigrator, moving_request
 from keyvault.results import values_of
+from keyvault.store import log as log_store
 from keyvault.store import outbox, rings, system
 from keyvault.store import scopes as scope_store
 from keyvault.store.scopes import ScopeRow
@@ -157,6 +159,26 @@ def test_the_scope_stays_what_it_is_and_everything_new_goes_under_the_ring(home:
             "dedicated",
         )
     assert after[0].holds_records
+
+
+def test_the_new_place_gives_no_key_before_the_log_has_the_move(
+    home: TestHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with home.vault() as vault:
+        values_of(vault.ensure_scopes([PERSON]))
+        values_of(vault.generate_data_keys([KeyRequest(scopes=(PERSON,))]))
+        values_of(vault.migrate_scopes([PERSON]))
+        with monkeypatch.context() as patch:
+            patch.setattr(HomeLog, "settle", _away)
+            (error,) = vault.generate_data_keys([KeyRequest(scopes=(PERSON,))])
+            assert isinstance(error, Unavailable)
+        values_of(vault.generate_data_keys([KeyRequest(scopes=(PERSON,))]))
+    with home.opened() as opened:
+        assert not opened.database.read(lambda c: log_store.held(c, [row_of(opened, PERSON).id]))
+
+
+def _away(_log: HomeLog) -> None:
+    raise Unavailable("the log is away")
 
 
 def test_each_name_has_its_own_answer_and_the_event_rebuilds_the_place(home: TestHome) -> None:
@@ -541,7 +563,8 @@ def test_an_older_database_opens_what_was_sealed_before_and_uses_no_slot_twice(
                 vault.open(new)  # the row that says where its key is was lost with the restore
             values_of(vault.migrate_scopes([OTHER, PERSON]))
             assert vault.open(old[PERSON]) == PERSON.encode()
-            assert vault.open(vault.seal(b"again", [PERSON])) == b"again"
+            with pytest.raises(Unavailable, match="restored from"):
+                vault.seal(b"again", [PERSON])  # the log has another move
         with restored.opened() as opened:
             rows = [row_of(opened, name) for name in (PERSON, OTHER)]
         assert (place.ring_id, place.slot) not in {(row.ring_id, row.slot) for row in rows}

@@ -178,6 +178,18 @@ def test_they_leave_an_auditor_no_room(filled: ring_homes.Ledger, clock: Simulat
     assert after.attested.room == 0
 
 
+def test_a_creator_whose_clock_is_behind_goes_on_in_the_next_ring(
+    filled: ring_homes.Ledger, clock: SimulatedManualClock
+) -> None:
+    with filled.home.vault() as vault, filled.home.opened() as home:
+        new = ring_homes.filled(vault, [consumer("before")])
+        unused_slots.destroy_unused_slots(home, CLOSING)
+        assert clock.now() == START
+        new += ring_homes.filled(vault, [consumer("after"), MONTH.replace("acct-1", "acct-3")], RECORDS)
+        assert len(rings_of(home)) == 4
+    assert_open(filled.home, [*filled.left, *new])
+
+
 # --- what goes wrong in between ---------------------------------------------------------------------------------------
 
 
@@ -310,3 +322,16 @@ def test_an_older_database_destroys_no_slot_of_a_scope_that_it_does_not_know(
         assert swept(home).slots.rings == 2
     assert_open(filled.home, filled.left)
     assert_open(older, [item for item in filled.left if item.scope in {consumer(1), MONTH}])
+
+
+def test_an_older_database_puts_nothing_into_slots_that_are_gone(
+    filled: ring_homes.Ledger, clock: SimulatedManualClock, backups: Backups
+) -> None:
+    backups.take(filled)
+    with filled.home.opened() as home:
+        unused_slots.destroy_unused_slots(home, CLOSING)
+    assert clock.now() == START
+    ((older, _),) = backups.restored()
+    with older.vault() as vault, pytest.raises(RestoreDetected, match="its unused slots are destroyed"):
+        vault.ensure_scopes([consumer("new")])
+    assert_open(older, filled.left)

@@ -27,6 +27,7 @@ from shredder.reporting import record_facts
 from shredder.request_execution import execute
 from shredder.requests import Requests
 from shredder.submission import Submission
+from shredder.unused_slots import destroy_unused_slots
 from tests.docs.documents import ROOT, Block, blocks
 from tests.facts import report
 from tests.homes import embedded_home
@@ -76,6 +77,7 @@ def emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[d
         )
         policy = home_policy(opened)
         execute(opened, policy, ask(Requests(opened, policy)))
+        destroy_unused_slots(opened, datetime.now(UTC) + timedelta(days=31))
         ada = Person(identity="ada", display="ada")
         attest(opened, opened.engine, ada)
         give_tokens(opened, ada, ada)

@@ -46,6 +46,7 @@ from shredder.log.sequencer import Sequencer
 from shredder.rebuild import run
 from shredder.rebuild.gaps import GapCode
 from shredder.rebuild.run import rebuild
+from shredder.unused_slots import destroy_unused_slots
 from tests.cli.conftest import ROOT
 from tests.homes import TestHome, embedded_home
 from tests.logs import write_log
@@ -346,7 +347,7 @@ def test_a_scope_whose_creation_was_not_logged_is_unknown_and_its_slot_is_not_gi
 
 @pytest.mark.usefixtures("months_are_due")
 def test_rings_come_back_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opened, spare, closed because of its age, punctured, and destroyed as a whole."""
+    """Opened, spare, closed because of its age, punctured, without its unused slots, and destroyed as a whole."""
     home = with_capacity(embedded_home(tmp_path, custody="ring"), 4)
     with home.opened() as opened:
         vault = KeyVault(opened)
@@ -357,12 +358,15 @@ def test_rings_come_back_as_they_were(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(ring_slots, "TAKES_SCOPES_FOR", timedelta())
     with home.opened("issuer") as opened:
         values_of(KeyVault(opened).ensure_scopes(["user/u"]))
-        opened.log.settle()
+    with home.opened() as opened:
+        destroy_unused_slots(opened, opened.clock.now())
     rings = dump(home.store_url)["rings"]
     assert {bool(ring["destroyed_at"]) for ring in rings} == {True, False}
     assert {bool(ring["opened_at"]) for ring in rings} == {True, False}
     assert any(ring["closed_at"] and not ring["destroyed_at"] for ring in rings)
     assert any(ring["epoch"] and not ring["destroyed_at"] for ring in rings)
+    assert any(ring["slots_destroyed_at"] for ring in rings)
+    assert any(ring["slots_fenced_at"] and ring["destroyed_at"] for ring in rings)
     lost = _lost(home)
     assert rebuild(lost.path).gaps.counts == {}
     assert dump(lost.store_url) == after_rebuild(dump(home.store_url))
@@ -370,7 +374,7 @@ def test_rings_come_back_as_they_were(tmp_path: Path, monkeypatch: pytest.Monkey
 
 # --- older logs ---------------------------------------------------------------------------------------------------------
 
-NEW_TYPES = ("ring.changed", "request.listed", "request.moved")
+NEW_TYPES = ("ring.changed", "slots.fenced", "slots.destroyed", "request.listed", "request.moved")
 NEW_FIELDS = ("cause", "waits_for", "content")
 
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from keyvault.store.rings import RingRow
 from keyvault.store.scopes import ScopeRow
 from keyvault.testing import FaultyDatabase, faulty_engine
 from shredder.destroy import Destroyer
+from shredder.unused_slots import destroy_unused_slots
 from tests import puncture_oracle as oracle
 from tests.homes import embedded_home
 from tests.property.model import AFTER_A_FENCE, REFUSALS
@@ -42,6 +44,11 @@ a_month = st.sampled_from(MONTHS)
 some_records = st.lists(st.sampled_from(RECORDS), min_size=1, max_size=2, unique=True)
 steps = st.integers(1, 50)
 Roots = dict[bytes, bytes]
+
+
+def a_month_from_now() -> datetime:
+    """Return when every ring that takes scopes now does so no more."""
+    return datetime.now(UTC) + timedelta(days=31)
 
 
 class Died(BaseException):
@@ -195,9 +202,15 @@ class RingLife(RuleBasedStateMachine):
         assert all(ring.destroyed_at for ring in known.values() if ring.month == period and ring.chunks)
 
     @rule()
+    def close_rings(self) -> None:
+        """Close all rings, and destroy the slots in them that no scope sits in."""
+        assert destroy_unused_slots(self.shredding, a_month_from_now()).problems == ()
+
+    @rule()
     def finish(self) -> None:
         """Finish what died on the way."""
         assert [outcome.error for outcome in self.destroyer.finish_pending() if outcome.error] == []
+        assert destroy_unused_slots(self.shredding, datetime.now(UTC)).problems == ()
         for scope in self.scopes.values():
             for record, state in scope.records.items():
                 if state is KeyState.DEACTIVATED:
@@ -243,6 +256,11 @@ class RingLife(RuleBasedStateMachine):
                 assert scope.records.get(record) is not KeyState.DESTROYED or state is KeyState.DESTROYED
                 scope.records[record] = state
             assert state is scope.records.get(record, KeyState.ACTIVE)
+
+    @rule(fatal=steps)
+    def close_rings_and_die(self, fatal: int) -> None:
+        """Close all rings, and die on the way: no scope loses anything, and what is fenced goes later."""
+        self.dying(self.shredding, fatal, lambda home: destroy_unused_slots(home, a_month_from_now()))
 
     @rule()
     def restart(self) -> None:
@@ -293,6 +311,9 @@ class RingLife(RuleBasedStateMachine):
             return  # announced, perhaps made, and nothing in it
         state, root = states_of(self.shredding).load(ring.id).state, self.roots[ring.id]
         punctured = {row.slot or 0 for row in rows if row.state is KeyState.DESTROYED}
+        assert (ring.closed_at is None) == (ring.slots_destroyed_at is None)
+        if ring.closed_at is not None:
+            punctured |= set(range(ring.capacity)) - {row.slot for row in rows}
         refs: dict[int, oracle.Ref] = {}
         for row in rows:
             scope = next(scope for scope in self.scopes.values() if scope.id == row.id)
