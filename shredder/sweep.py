@@ -115,8 +115,7 @@ def sweep(
         report.plan = plan_sweep(home, policy, at)
         _check_limits(home, policy, report.plan, confirm)
         _Run(home, policy, lease, report, (progress or _silent)(report.plan.count)).run()
-        lease.check()
-        report.slots = destroy_unused_slots(home, at)
+        report.slots = destroy_unused_slots(home, at, lease.check)
         report.notices = deliver(home)
         home.database.write(partial(_end, rules=due_rules(policy, at), at=at))
     return report

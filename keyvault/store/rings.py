@@ -194,12 +194,12 @@ def opened_before(connection: Connection, moment: datetime) -> list[bytes]:
     return sorted(connection.execute(query).scalars())
 
 
-def with_unused_slots(connection: Connection) -> list[RingRow]:
-    """Return the closed rings whose unused slots are not proven gone, alone or with the whole ring."""
-    query = sa.select(rings).where(
+def with_unused_slots(connection: Connection) -> list[bytes]:
+    """Return the ids of the closed rings whose unused slots are not proven gone, alone or with the whole ring."""
+    query = sa.select(rings.c.id).where(
         rings.c.closed_at.is_not(None), rings.c.slots_destroyed_at.is_(None), rings.c.destroyed_at.is_(None)
     )
-    return [_value(row) for row in connection.execute(query.order_by(rings.c.id))]
+    return sorted(connection.execute(query).scalars())
 
 
 def fence_slots(connection: Connection, ring_id: bytes, *, at: datetime) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from keyvault.custody.ring import RingCustody
+from keyvault.errors import NotProvenError
 from keyvault.home import Home
 from keyvault.transit.embedded import EmbeddedEngine
 from tests.cli.conftest import Command
@@ -96,6 +99,26 @@ def test_a_clock_far_ahead_needs_the_date(keyvault: Command, due: str) -> None:
         assert "--trust-clock" in refused.json["error"]["message"]
     assert keyvault("sweep", "--trust-clock", due, "--json").json["destroyed"] == 2
     assert keyvault("sweep", "--json").code == 0
+
+
+def test_unused_slots_of_rings_that_have_closed_are_told(
+    keyvault: Command, home: TestHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYVAULT_NOW", "2024-06-10T12:00:00Z")
+    result = keyvault("sweep", "--trust-clock", "2024-06-10")
+    assert (result.code, "slots that no scope sits in are gone from 2 rings" in result.out) == (0, True)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            RingCustody, "destroy_unused_slots", lambda _self, rings: dict.fromkeys(rings, NotProvenError("busy"))
+        )
+        monkeypatch.setenv("KEYVAULT_NOW", "2024-06-11T12:00:00Z")
+        create(home, "user/eve")
+        monkeypatch.setenv("KEYVAULT_NOW", "2024-07-20T12:00:00Z")
+        failed = keyvault("sweep", "--trust-clock", "2024-07-20", "--json")
+    (problem,) = failed.json["unused_slots"]["problems"]
+    assert re.fullmatch(r"unused slots of ring [0-9a-f]{32} are not destroyed yet: busy", problem)
+    assert (failed.code, problem in failed.err) == (1, True)
+    assert keyvault("sweep", "--json").json["unused_slots"] == {"rings": 1, "problems": []}
 
 
 def test_limits_need_the_count(keyvault: Command, home: TestHome) -> None:

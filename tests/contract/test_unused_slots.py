@@ -253,7 +253,8 @@ def test_a_shred_in_between_takes_them_along(
     clock.jump(CLOSING)
     with filled.home.opened() as home, monkeypatch.context() as patch:
         patch.setattr(RingShredder, "destroy_unused", lambda _self, _rings: {})
-        swept(home)
+        assert (report := swept(home)).slots.rings == 0
+        assert len(report.slots.problems) == 2
     filled.shred(consumer(1))
     with filled.home.opened() as home:
         (event,) = told(home, "slots.destroyed")
