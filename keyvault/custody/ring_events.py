@@ -28,7 +28,7 @@ def fence_slots(connection: Connection, ring_id: bytes, *, at: datetime) -> None
     if not rings.fence_slots(connection, ring_id, at=at):
         return
     ring = rings.by_id(connection, [ring_id])[ring_id]
-    used = len(rings.used_slots(connection, ring_id))
+    used = rings.count_scopes(connection, ring_id)
     payload: dict[str, Value] = {"ring": b64(ring_id), "scopes": used, "unused": ring.capacity - used}
     outbox.append(connection, [make_event(EventType.SLOTS_FENCED, payload, at=at)])
 

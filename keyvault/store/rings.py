@@ -58,6 +58,7 @@ class RingContent:
 _OF_RING = scopes.c.ring_id == sa.bindparam("ring")
 _ENDED_SLOTS = sa.select(scopes.c.slot).where(_OF_RING, scopes.c.state.in_(ENDED))
 _SLOTS = sa.select(scopes.c.slot).where(_OF_RING)
+_COUNT = sa.select(sa.func.count()).select_from(scopes).where(_OF_RING)
 _LIVE_SLOT = sa.select(scopes.c.slot).where(_OF_RING, scopes.c.state.not_in(ENDED)).limit(1)
 _ERASED_RECORDS = (
     sa.select(scopes.c.slot, scopes.c.id, fenced_records.c.tag)
@@ -186,6 +187,12 @@ def unused_slots(connection: Connection, ring: RingRow) -> frozenset[int]:
 def used_slots(connection: Connection, ring_id: bytes) -> frozenset[int]:
     """Return the slots of a ring that any scope has or had."""
     return frozenset(connection.execute(_SLOTS, {"ring": ring_id}).scalars().all())
+
+
+def count_scopes(connection: Connection, ring_id: bytes) -> int:
+    """Return how many scopes sit, or sat, in a ring: each in a slot of its own."""
+    counted: int = connection.execute(_COUNT, {"ring": ring_id}).scalar_one()
+    return counted
 
 
 def opened_before(connection: Connection, moment: datetime) -> list[bytes]:
