@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from keyvault.home import Home
 from keyvault.results import value_of, values_of
 from shredder.destroy import Destroyer
 from tests.forensics.entries import paths_holding, paths_naming
-from tests.forensics.raw_storage import RawStorage
+from tests.forensics.raw_storage import COMPRESSION_CANARIES, RawStorage
 from tests.forensics.scopes import NEIGHBOUR, VICTIM, home_with, shred, transit_key_of, transit_mount_of
 from tests.servers import VaultServer
 from tests.servers.vault import VaultError
@@ -29,6 +30,17 @@ def forget_caches(server: VaultServer) -> None:
     """Make Vault read its storage again."""
     server.seal()
     server.unseal()
+
+
+@pytest.mark.parametrize("length", [0, 1, 31])
+@pytest.mark.parametrize("canary", COMPRESSION_CANARIES)
+def test_an_entry_that_only_looks_compressed_is_read_as_it_is(
+    raw: RawStorage, raw_vault: VaultServer, canary: bytes, length: int
+) -> None:
+    path, value = "core/looks-compressed", canary + secrets.token_bytes(length)
+    raw_vault.request("POST", f"sys/raw/{path}", {"value": base64.b64encode(value).decode(), "encoding": "base64"})
+    assert [entry.value for entry in raw.entries() if entry.path == path] == [value]
+    raw.delete(path)
 
 
 def test_a_shredded_key_is_in_no_entry_of_raw_storage(raw: RawStorage, home: Home) -> None:
