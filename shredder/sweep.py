@@ -1,8 +1,8 @@
 """The sweep: destroys what the retention policy's automatic rules make due, and nothing that they do not.
 
 In this order: the lease, the clock, the steps that facts and requests need, what earlier runs left pending, the plan, its limits,
-group after group, each asked about once more in the transaction of its fence, and the unused slots of rings that are closed. Killed anywhere, the next run goes on from what is
-committed: what is fenced is finished, and the rest is found again.
+group after group, each asked about once more in the transaction of its fence, and the unused slots of rings that are closed.
+Killed anywhere, the next run goes on from what is committed: what is fenced is finished, and the rest is found again.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ class RingRow:
 class RingContent:
     """What a worker needs to know of a ring's scopes.
 
-    `ended` are the slots of fenced and destroyed scopes, and unused ones once they are fenced; `erased` the fenced tags of others, by slot and scope id; `live` a slot of
-    a scope that is neither, or None.
+    `ended` are the slots of fenced and destroyed scopes, and unused ones once they are fenced; `erased` the fenced tags of others, by slot
+    and scope id; `live` a slot of a scope that is neither, or None.
     """
 
     ended: frozenset[int]

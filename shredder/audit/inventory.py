@@ -128,13 +128,13 @@ class Inventory:
                 "slots-fell", f"attestation {event.attestation} does not list ring {ring}, which one before did"
             )
         self._first, self._before = None, self._slots
+        at = moment(event.at)
         for ring, fence in self._fenced.items():
-            if fence.scopes > self._slots.get(ring, 0):
+            if moment(fence.at) < at - READING and fence.scopes > self._slots.get(ring, 0):
                 self._findings.add(
                     "more-scopes-than-slots",
                     f"{fence.scopes} scopes are said to sit in ring {ring}, and only {self._slots.get(ring, 0)} slots were given out in it",
                 )
-        at = moment(event.at)
         self.last = Attested(
             entry=self._findings.entry,
             at=at,

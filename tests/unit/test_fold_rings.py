@@ -102,7 +102,10 @@ def test_slots_are_destroyed_once_after_their_fence(log: Entries) -> None:
 def test_a_fence_counts_no_more_scopes_than_slots_were_given_out(log: Entries) -> None:
     log.add("slots.fenced", **{**FENCED, "scopes": 257, "unused": 4096 - 257})
     log.attested({"ring": 256})
-    assert log.codes() == [("entry 3", "more-scopes-than-slots")]
+    assert not log.codes(), "the engine may have been read before"
+    log.at += timedelta(minutes=20)
+    log.attested({"ring": 256})
+    assert log.codes() == [("entry 4", "more-scopes-than-slots")]
 
 
 def test_scopes_that_an_emptied_ring_has_no_slot_for_are_found(log: Entries) -> None:
