@@ -18,6 +18,8 @@ from tests.homes import CUSTODIES, TestHome, embedded_home, vault_home
 from tests.servers import PostgresServer, VaultServer
 
 ACCOUNT = "acct-unmistakable-7491"
+TICKET = "ticket-unmistakable-7491"
+"""Long enough not to be in random bytes, or in what they look like as text, by chance."""
 OTHER = f"consumer/{ACCOUNT}/+15550007492"
 PERSON = f"consumer/{ACCOUNT}/+15550007491"
 MONTH = f"communications/{ACCOUNT}/2026-10"
@@ -52,11 +54,11 @@ def ring_secrets(home: Home) -> Iterator[bytes]:
 
 def shred(home: TestHome) -> None:
     with home.destroyer() as destroyer:
-        assert destroyer.destroy([PERSON], ticket="T-1", requested_by="somebody")[0].error is None
+        assert destroyer.destroy([PERSON], ticket=TICKET, requested_by="somebody")[0].error is None
 
 
 def assert_clean(content: bytes, secrets: tuple[bytes, ...]) -> None:
-    for needle in (ACCOUNT.encode(), b"15550007491", b"T-1", b"somebody"):
+    for needle in (ACCOUNT.encode(), b"15550007491", TICKET.encode(), b"somebody"):
         assert needle not in content
     for secret in secrets:
         assert secret not in content
