@@ -39,6 +39,7 @@ from keyvault.store.dialects import chunks
 from keyvault.store.fenced_records import RecordKey, RecordRow
 from keyvault.store.scopes import ScopeRow
 from keyvault.transit.base import audit_event
+from shredder.current import require_current
 from shredder.erase import PEOPLE, Key, Outcome, finish
 from shredder.fence import LIVE, Cause, StillDue, fence, fence_records, stamp
 from shredder.logging_ahead import LoggingAhead
@@ -235,10 +236,11 @@ class Destroyer:
             pass
 
     def collect(self) -> int:
-        """Delete keys that were made for scopes which never came to be, with an event; return how many."""
+        """Delete keys that were made for scopes which never came to be, with an event; return how many. Raises as `require_current`."""
         total = 0
         for custody in self._home.custodies.values():
             while references := custody.unused(GROUP):
+                require_current(self._home)
                 event = new_event_id()
                 with audit_event(event):
                     custody.erase_unused(references)

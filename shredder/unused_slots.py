@@ -1,8 +1,7 @@
 """Closed rings, and their slots that no scope sits in: fenced, punctured and told, so that no scope can be there that the log does not know.
 
-In this order: rings whose time is over are closed, in the log; their unused slots are fenced, in the log; only then they are punctured.
-That the closing is in the log shows that this database is no older copy: scopes that one does not know of are in the log, and it could
-not go on with that. After its closing a ring gets no scope, in this database or in any that knows of it.
+In this order: rings whose time is over are closed; the database is asked whether it knows all that the log has; unused slots are fenced, in the
+log; only then they are punctured. After its closing a ring gets no scope, in this database or in any that knows of it.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from keyvault.store import rings
 from keyvault.store.dialects import chunks
 from keyvault.transit.base import audit_event
 from keyvault.wrapped import CustodyCode
+from shredder.current import require_current
 from shredder.fence import check_not_paused
 
 RINGS_AT_ONCE = 100
@@ -62,7 +62,7 @@ def destroy_unused_slots(home: Home, at: datetime, check: Callable[[], None] = l
 
 def _destroy(home: Home, custody: RingCustody, ring_ids: Sequence[bytes]) -> dict[bytes, KeyVaultError]:
     """Destroy the unused slots of closed rings; return why they are not gone, by ring."""
-    home.log.settle()
+    require_current(home)
     home.database.write(partial(_fence, home, ring_ids))
     home.log.settle()
     with audit_event(new_event_id()):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import ExitStack
+import sqlite3
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,11 @@ class Backups:
     def take(self, ledger: Ledger) -> None:
         file = self.folder / f"backup-{len(self.taken)}"
         if self.postgres is None:
-            shutil.copyfile(self.home.path / "store.db", file)
+            with (
+                closing(sqlite3.connect(self.home.path / "store.db")) as source,
+                closing(sqlite3.connect(file)) as target,
+            ):
+                source.backup(target)
         else:
             self.postgres.dump(self.home.store_url, file)
         self.taken.append((file, frozenset(ledger.scopes)))

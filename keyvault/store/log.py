@@ -44,11 +44,12 @@ def assign(connection: Connection, *, entries: int, size: int) -> int:
     Returns the first index that is still free. Of two at once the second waits for the first.
     """
     leases.lock(connection, LEASE)
-    connection.execute(_ASSIGN, {"entries": entries, "bytes": size, "following": _following(connection)})
-    return _following(connection)
+    connection.execute(_ASSIGN, {"entries": entries, "bytes": size, "following": following(connection)})
+    return following(connection)
 
 
-def _following(connection: Connection) -> int:
+def following(connection: Connection) -> int:
+    """Return the first index that no event has."""
     highest: int | None = connection.execute(sa.select(sa.func.max(outbox.c.leaf_index))).scalar()
     return 0 if highest is None else highest + 1
 
