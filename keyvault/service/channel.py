@@ -8,7 +8,7 @@ from keyvault.service.wire import ErrorAnswer
 
 
 class Told(msgspec.Struct, omit_defaults=True):
-    """That it accepts connections, that its home is open too, or why its home cannot be."""
+    """That it accepts connections, that its home is open too, or why its home cannot be. Nothing, every few seconds, says that its event loop turns."""
 
     listening: bool = False
     open: bool = False

@@ -34,6 +34,8 @@ RELOAD_PATIENCE = 30.0
 """Seconds in which a reload's new workers must have opened their home; else the old ones stay."""
 KILL_SECONDS = GRACE_SECONDS + 10.0
 """After which a worker that was told to stop is killed."""
+SILENT_SECONDS, SILENCES = 10.0, 3
+"""A worker that says nothing for so long, so many times in a row, hangs, and is killed. Not at the first: the whole machine may have been paused."""
 SHORTEST_DELAY, LONGEST_DELAY = 0.1, 5.0
 """Seconds before a worker that died is replaced: doubled while they die young."""
 YOUNG_SECONDS = 10.0
@@ -177,9 +179,22 @@ class Supervisor:
     async def _hear(self, worker: _Worker) -> None:
         reader, writer = await asyncio.open_connection(sock=worker.channel)
         with contextlib.suppress(ConnectionError):
-            while line := await reader.readline():
+            while line := await self._line(worker, reader):
                 self._take(worker, channel.decode(line))
         writer.close()
+
+    @staticmethod
+    async def _line(worker: _Worker, reader: asyncio.StreamReader) -> bytes:
+        """Return what a worker says next, or nothing when it has ended. One that hangs is killed."""
+        silences = 0
+        while silences < SILENCES:
+            try:
+                return await asyncio.wait_for(reader.readline(), SILENT_SECONDS if worker.listening else None)
+            except TimeoutError:
+                silences += not worker.leaving
+        log.error("a worker hangs, and is killed", process=worker.process.pid)
+        worker.process.kill()
+        return b""
 
     def _take(self, worker: _Worker, told: Told) -> None:
         worker.listening = worker.listening or told.listening

@@ -42,6 +42,8 @@ QUIET_SECONDS = 2.0
 GRACE_SECONDS = 20.0
 """In which calls under way must end."""
 POLL = 0.05
+BEAT_SECONDS = 2.0
+"""After which it says again that its event loop turns."""
 SWITCH_SECONDS = 0.0005
 """For which a thread may hold the interpreter while the event loop wants it: Python's own 5 ms are many answers' worth."""
 
@@ -222,10 +224,14 @@ async def _tell(parent: socket.socket, opening: Opening, server: Server) -> None
     if opening.failed is None:
         await server.listening.wait()
         await _say(parent, Told(listening=True))
-        await opening.settled.wait()
+        while not opening.settled.is_set():
+            await _first(opening.settled, patience=BEAT_SECONDS)
+            await _say(parent, Told())
     if opening.failed is None:
         await _say(parent, Told(open=True))
-        return
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            await _say(parent, Told())
     await _say(parent, Told(failed=to_wire(opening.failed)))
     server.stop()
 

@@ -95,6 +95,17 @@ def test_a_worker_that_dies_is_replaced_and_none_outlives_its_parent(embedded: T
     assert any(line["event"].startswith("a worker ended by itself") for line in service.lines())
 
 
+def test_a_worker_that_hangs_is_replaced(embedded: TestHome, tmp_path: Path) -> None:
+    with running(embedded.path, tmp_path / "log", "--workers", "2") as service:
+        hanging, other = service.workers()
+        os.kill(hanging, signal.SIGSTOP)
+        eventually(lambda: len(service.workers()) == 2 and hanging not in service.workers(), seconds=90)
+        assert other in service.workers()
+        eventually(lambda: get(f"{service.url}/readyz").status_code == 200)
+        assert service.stop() == 0
+        assert "a worker hangs, and is killed" in {line["event"] for line in service.lines()}
+
+
 def test_new_workers_take_over_without_a_lost_call(embedded: TestHome, tmp_path: Path) -> None:
     token = issue_token(embedded.path)
     with running(embedded.path, tmp_path / "log", "--workers", "2") as service:
