@@ -1,10 +1,15 @@
-"""The real servers. A test that needs one fails where it cannot be had; it never skips."""
+"""The real servers, of which a test that needs one fails where it cannot be had, and never skips; and how long to look for counterexamples.
+
+HYPOTHESIS_PROFILE=thorough looks with fresh seeds, for minutes; `ci`, the default, repeats the same runs, however slow the machine is.
+"""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import pytest
+from hypothesis import settings
 
 from keyvault.store.database import Database
 from keyvault.store.migrate import migrate
@@ -13,6 +18,10 @@ from tests.servers import PostgresServer, VaultServer, description, running_post
 pytest_plugins = ("tests.home_fixtures",)
 
 Server = TypeVar("Server")
+
+settings.register_profile("ci", derandomize=True, database=None, deadline=None, print_blob=True)
+settings.register_profile("thorough", deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture(scope="session")

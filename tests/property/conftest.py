@@ -1,14 +1,10 @@
-"""How long to look: HYPOTHESIS_PROFILE=thorough looks with fresh seeds for minutes; `ci`, the default, repeats the same few runs."""
+"""Leases in the lives that the machines think of."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 
 from keyvault.custody import ring_shredding
-
-settings.register_profile("ci", derandomize=True, database=None, deadline=None, print_blob=True)
-settings.register_profile("thorough", deadline=None, print_blob=True)
 
 
 @pytest.fixture(autouse=True)
