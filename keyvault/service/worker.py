@@ -227,13 +227,14 @@ async def _tell(parent: socket.socket, opening: Opening, server: Server) -> None
         while not opening.settled.is_set():
             await _first(opening.settled, patience=BEAT_SECONDS)
             await _say(parent, Told())
-    if opening.failed is None:
-        await _say(parent, Told(open=True))
-        while True:
-            await asyncio.sleep(BEAT_SECONDS)
-            await _say(parent, Told())
-    await _say(parent, Told(failed=to_wire(opening.failed)))
-    server.stop()
+    if opening.failed is not None:
+        await _say(parent, Told(failed=to_wire(opening.failed)))
+        server.stop()
+        return
+    await _say(parent, Told(open=True))
+    while True:
+        await asyncio.sleep(BEAT_SECONDS)
+        await _say(parent, Told())
 
 
 async def _say(parent: socket.socket, told: Told) -> None:
