@@ -1,7 +1,7 @@
 """The sweep: destroys what the retention policy's automatic rules make due, and nothing that they do not.
 
 In this order: the lease, the clock, the steps that facts and requests need, what earlier runs left pending, the plan, its limits,
-group after group, each asked about once more in the transaction of its fence, and the unused slots of rings that are closed.
+group after group, each asked about once more in the transaction of its fence, the notices, and the unused slots of rings that are closed.
 Killed anywhere, the next run goes on from what is committed: what is fenced is finished, and the rest is found again.
 """
 
@@ -115,9 +115,11 @@ def sweep(
         report.plan = plan_sweep(home, policy, at)
         _check_limits(home, policy, report.plan, confirm)
         _Run(home, policy, lease, report, (progress or _silent)(report.plan.count)).run()
-        report.slots = destroy_unused_slots(home, at, lease.check)
         report.notices = deliver(home)
         home.database.write(partial(_end, rules=due_rules(policy, at), at=at))
+        report.slots = destroy_unused_slots(
+            home, at, lease.check
+        )  # last: where it cannot go on, all else is done, and told
     return report
 
 
