@@ -63,12 +63,12 @@ def destroy_unused_slots(home: Home, at: datetime, check: Callable[[], None] = l
 def _destroy(home: Home, custody: RingCustody, ring_ids: Sequence[bytes]) -> dict[bytes, KeyVaultError]:
     """Destroy the unused slots of closed rings; return why they are not gone, by ring."""
     require_current(home)
-    home.database.write(partial(_fence, home, ring_ids))
+    owed = home.database.write(partial(_fence, home, ring_ids))
     home.log.settle()
     with audit_event(new_event_id()):
-        failed = custody.destroy_unused_slots(ring_ids)
+        failed = custody.destroy_unused_slots(owed)
     home.log.settle()
-    left = set(home.database.read(rings.with_unused_slots)).intersection(ring_ids)
+    left = home.database.read(partial(_owed, ring_ids=owed))
     return {
         ring_id: failed.get(ring_id, NotProvenError("the database did not know of their fence any more"))
         for ring_id in left
@@ -80,7 +80,14 @@ def _close(home: Home, ring_ids: Sequence[bytes], connection: Connection) -> Non
         close(connection, ring_id, at=home.clock.now())
 
 
-def _fence(home: Home, ring_ids: Sequence[bytes], connection: Connection) -> None:
+def _fence(home: Home, ring_ids: Sequence[bytes], connection: Connection) -> list[bytes]:
+    """Fence what is not fenced yet; return the rings that are not full."""
     check_not_paused(connection)
     for ring_id in ring_ids:
         fence_slots(connection, ring_id, at=home.clock.now())
+    return _owed(connection, ring_ids)
+
+
+def _owed(connection: Connection, ring_ids: Sequence[bytes]) -> list[bytes]:
+    left = set(rings.with_unused_slots(connection))
+    return [ring_id for ring_id in ring_ids if ring_id in left]

@@ -91,7 +91,10 @@ class RingCustody(Custody):
         raise Unavailable("the rings that would take these scopes keep being closed: try again")
 
     def _emptied(self, placements: Sequence[Placement]) -> set[bytes]:
-        """Return the rings of which slots are gone that were given out just now: another clock has closed them since."""
+        """Return the rings of which slots are gone that were given out just now: another clock has closed them since.
+
+        What keeps a ring's state from being read is told where the slot is used.
+        """
         slots: dict[bytes, set[int]] = defaultdict(set)
         for placement in placements:
             ring_id, slot = _required(placement.ring_id, placement.slot)

@@ -24,11 +24,16 @@ def close(connection: Connection, ring_id: bytes, *, at: datetime) -> None:
 
 
 def fence_slots(connection: Connection, ring_id: bytes, *, at: datetime) -> None:
-    """Let the slots of a closed ring that no scope sits in go, and tell how many scopes do, unless that was done before."""
+    """Let the slots of a closed ring that no scope sits in go, and tell how many scopes do, unless that was done before.
+
+    Of a full ring that is all: there is nothing to destroy, nothing to prove, and nothing more to tell.
+    """
     if not rings.fence_slots(connection, ring_id, at=at):
         return
     ring = rings.by_id(connection, [ring_id])[ring_id]
     used = rings.count_scopes(connection, ring_id)
+    if used == ring.capacity:
+        rings.note_slots_destroyed(connection, ring_id, at=at)
     payload: dict[str, Value] = {"ring": b64(ring_id), "scopes": used, "unused": ring.capacity - used}
     outbox.append(connection, [make_event(EventType.SLOTS_FENCED, payload, at=at)])
 

@@ -320,8 +320,7 @@ def _content_now(connection: Connection, ring_id: bytes) -> RingContent:
 
 def _note_punctured(connection: Connection, *, stored: LoadedRing, slots: Proof | None, at: datetime) -> None:
     """Note how far a ring has come; `slots`: the proof that its unused slots are gone, where that is to be told."""
-    if stored.epoch:  # nothing came before a first state, and could come back
-        rings.note_state(connection, stored.ring_id, epoch=stored.epoch, version=stored.key_version)
+    rings.note_state(connection, stored.ring_id, epoch=stored.epoch, version=stored.key_version)
     if slots is not None:
         proof = {"key": slots.key, "neighbour": slots.neighbour, "retained_ciphertext": slots.retained_ciphertext}
         note_slots_destroyed(connection, stored.ring_id, proof=proof, erasure=current_audit_event(), at=at)

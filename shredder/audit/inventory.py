@@ -89,6 +89,8 @@ class Inventory:
             )
         else:
             self._fenced[event.ring] = event
+            if not event.unused:
+                self._emptied.add(event.ring)
 
     def destroy(self, event: SlotsDestroyed) -> None:
         """Take in `slots.destroyed`."""

@@ -30,7 +30,8 @@ class RingTables:
         ring_id = entry.data("ring")
         known = self.rings.now.get(ring_id) or unknown_ring(ring_id, self._incarnation)
         if entry.type == EventType.SLOTS_FENCED:
-            self.rings.now[ring_id] = replace(known, slots_fenced_at=entry.at)
+            gone = None if entry.number("unused") else entry.at
+            self.rings.now[ring_id] = replace(known, slots_fenced_at=entry.at, slots_destroyed_at=gone)
             return
         if entry.type == EventType.SLOTS_DESTROYED:
             self.rings.now[ring_id] = replace(known, slots_destroyed_at=entry.at)

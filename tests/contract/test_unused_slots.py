@@ -17,14 +17,16 @@ from keyvault.errors import DestructionPausedError, NotProvenError, RestoreDetec
 from keyvault.events import b64
 from keyvault.home import AUDITOR, Home, open_engine
 from keyvault.persons import Person
-from keyvault.store import outbox, rings
+from keyvault.store import outbox, rings, system
 from keyvault.store.rings import RingRow
+from shredder import sweep as sweep_module
 from shredder import unused_slots
 from shredder.attest import attest
-from shredder.audit.fold import Fold, Ledger
+from shredder.audit.fold import Ledger
 from shredder.sweep import SweepReport, sweep
 from tests import ring_homes
 from tests.backups import Backups
+from tests.contract.test_fold import ledger_of
 from tests.entries import shown
 from tests.homes import TestHome
 from tests.policies import UNLIMITED, built_in
@@ -85,13 +87,16 @@ def living(home: Home, ring: RingRow) -> set[int]:
     return set(home.database.read(lambda connection: rings.live_slots(connection, ring.id)))
 
 
-def ledger_of(home: Home) -> Ledger:
+def assert_only_the_living_are_kept(home: Home) -> None:
+    for ring in rings_of(home):
+        assert kept(home, ring) == living(home, ring)
+
+
+def attested(home: Home) -> Ledger:
+    """Return what the log comes to, once an auditor has attested the inventory."""
     with closing(open_engine(home.path, home.settings, role=AUDITOR)) as auditor:
         attest(home, auditor, ADA)
-    fold = Fold()
-    bodies = home.database.read(lambda connection: outbox.bodies(connection, limit=100_000))
-    fold.add_bundle(0, [body for _, body in bodies])
-    return fold.finish(at=home.clock.now())
+    return ledger_of(home)
 
 
 def test_they_go_when_their_ring_has_closed_and_nothing_else_does(
@@ -107,7 +112,7 @@ def test_they_go_when_their_ring_has_closed_and_nothing_else_does(
         }
         assert {event["ring"] for event in destroyed} == {event["ring"] for event in fenced}
         assert all(event["proof"]["neighbour"] == "derivable" for event in destroyed)
-        assert [kept(home, ring) for ring in rings_of(home)] == [living(home, ring) for ring in rings_of(home)]
+        assert_only_the_living_are_kept(home)
     assert_open(filled.home, filled.left)
 
 
@@ -146,7 +151,7 @@ def test_scopes_and_records_of_such_a_ring_are_destroyed_as_before(
     assert_open(filled.home, filled.left)
     with filled.home.opened() as home:
         assert len(told(home, "slots.destroyed")) == 2
-        assert [kept(home, ring) for ring in rings_of(home)] == [living(home, ring) for ring in rings_of(home)]
+        assert_only_the_living_are_kept(home)
 
 
 @pytest.mark.usefixtures("months_are_due")
@@ -158,7 +163,7 @@ def test_a_whole_ring_tells_how_many_scopes_it_had(filled: ring_homes.Ledger) ->
         assert (event["ring"], event["scopes"], event["unused"]) == (b64(gone.id), 1, gone.capacity - 1)
         assert swept(home).slots.rings == 0
         assert not told(home, "slots.destroyed")
-        ledger = ledger_of(home)
+        ledger = attested(home)
         assert ledger.attested is not None
         assert ledger.attested.slots == 256 + 1
 
@@ -166,10 +171,10 @@ def test_a_whole_ring_tells_how_many_scopes_it_had(filled: ring_homes.Ledger) ->
 def test_they_leave_an_auditor_no_room(filled: ring_homes.Ledger, clock: SimulatedManualClock) -> None:
     with filled.home.opened() as home:
         clock.jump(START + timedelta(hours=1))
-        before = ledger_of(home)
+        before = attested(home)
         clock.jump(CLOSING)
         swept(home)
-        after = ledger_of(home)
+        after = attested(home)
     for ledger in (before, after):
         assert not ledger.findings, shown(ledger.findings)
     assert before.attested is not None
@@ -188,6 +193,44 @@ def test_a_creator_whose_clock_is_behind_goes_on_in_the_next_ring(
         new += ring_homes.filled(vault, [consumer("after"), MONTH.replace("acct-1", "acct-3")], RECORDS)
         assert len(rings_of(home)) == 4
     assert_open(filled.home, [*filled.left, *new])
+
+
+def test_of_a_full_ring_nothing_is_destroyed_and_nothing_claimed(home: TestHome, clock: SimulatedManualClock) -> None:
+    ledger = ring_homes.Ledger(home=ring_homes.with_capacity(home, 4))
+    ledger.create(*map(consumer, range(4)))
+    clock.jump(CLOSING)
+    with home.opened() as opened:
+        report = swept(opened)
+        assert (report.slots.rings, report.complete) == (1, True)
+        (event,) = told(opened, "slots.fenced")
+        assert (event["scopes"], event["unused"]) == (4, 0)
+        assert not told(opened, "slots.destroyed")
+        (ring,) = rings_of(opened)
+        assert (ring.epoch, kept(opened, ring)) == (0, {0, 1, 2, 3})
+        assert swept(opened).slots.rings == 0
+        found = attested(opened)
+        assert not found.findings, shown(found.findings)
+        assert found.attested is not None
+        assert found.attested.room == 0
+    assert_open(home, ledger.left)
+
+
+def test_notices_are_given_whatever_keeps_unused_slots(
+    filled: ring_homes.Ledger, clock: SimulatedManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivered: list[Home] = []
+    monkeypatch.setattr(sweep_module, "deliver", delivered.append)
+    monkeypatch.setattr(unused_slots, "require_current", _away)
+    clock.jump(CLOSING)
+    with filled.home.opened() as home:
+        with pytest.raises(Unavailable):
+            swept(home)
+        assert len(delivered) == 1
+        assert home.database.read(system.trusted_at) == CLOSING
+
+
+def _away(_home: Home) -> None:
+    raise Unavailable("the log is away")
 
 
 # --- what goes wrong in between ---------------------------------------------------------------------------------------
@@ -225,9 +268,9 @@ def test_the_next_sweep_finishes_what_a_crash_left(
     with filled.home.opened() as home:
         assert not told(home, "slots.destroyed")
         assert swept(home).slots.rings == 2
-        assert [kept(home, ring) for ring in rings_of(home)] == [living(home, ring) for ring in rings_of(home)]
+        assert_only_the_living_are_kept(home)
         assert (len(told(home, "slots.fenced")), len(told(home, "slots.destroyed"))) == (2, 2)
-        assert not (findings := ledger_of(home).findings), shown(findings)
+        assert not (findings := attested(home).findings), shown(findings)
     assert_open(filled.home, filled.left)
 
 

@@ -76,6 +76,20 @@ def test_those_of_a_destroyed_ring_are_no_room(log: Entries) -> None:
     assert not log.codes()
 
 
+def test_a_full_ring_leaves_no_room_once_it_is_fenced(log: Entries) -> None:
+    log.add("slots.fenced", **{**FENCED, "scopes": 256, "unused": 4096 - 256})
+    assert room(log) == 255
+    small = Entries()
+    small.created("a")
+    changed(small, capacity=1, closed_at=OPENED)
+    small.at += timedelta(minutes=20)
+    small.add("slots.fenced", **{**FENCED, "unused": 0})
+    assert room(small) == 0
+    assert not small.codes()
+    small.add("slots.destroyed", **GONE)
+    assert [code for _, code in small.codes()] == ["destroyed-twice"]
+
+
 def test_slots_are_fenced_once_in_a_closed_ring_of_that_size(log: Entries) -> None:
     log.add("slots.fenced", **{**FENCED, "ring": name16("another")})
     log.add("slots.fenced", **{**FENCED, "unused": 4096})
